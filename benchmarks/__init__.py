@@ -1,0 +1,1 @@
+"""Speed against twins measured in the same run."""

@@ -1,0 +1,1 @@
+"""Commands: one experiment a file."""

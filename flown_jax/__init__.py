@@ -1,0 +1,3 @@
+"""flown_jax: flow matching on neural network parameters (FLoWN), in JAX."""
+
+__version__ = "0.1.0"

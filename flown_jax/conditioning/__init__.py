@@ -1,0 +1,1 @@
+"""Conditions made from support images."""

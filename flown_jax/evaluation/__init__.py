@@ -1,0 +1,1 @@
+"""Accuracy, calibration, intervals, tables and figures."""

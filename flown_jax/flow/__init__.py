@@ -1,0 +1,1 @@
+"""Flow matching on arrays: paths, couplings, sources, losses, samplers."""

@@ -1,0 +1,1 @@
+"""Base models: the networks whose weights are generated, and their backbones."""

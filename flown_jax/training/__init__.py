@@ -1,0 +1,1 @@
+"""Training: steps, devices, checkpoints, stages, records."""
