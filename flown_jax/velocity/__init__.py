@@ -1,1 +1,6 @@
-"""Velocity networks."""
+"""Velocity networks: `velocity(x, t, condition) -> v`. Import each from its own file."""
+
+from flown_jax.velocity.dataset_condition import ConditionedUNet, DatasetCondition
+from flown_jax.velocity.unet import UNet
+
+__all__ = ["ConditionedUNet", "DatasetCondition", "UNet"]

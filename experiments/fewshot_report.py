@@ -1,0 +1,285 @@
+"""What the few-shot experiment measures on test tasks, and what it writes about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from flown_jax.evaluation import figures, tables
+from flown_jax.evaluation.report import html_page
+from flown_jax.few_shot.evaluation import Prediction, rows_of, sampled, single
+from flown_jax.few_shot.generator import regress, sample_diffusion
+from flown_jax.few_shot.networks import make_velocity
+from flown_jax.few_shot.parts import Parts, tuples
+from flown_jax.few_shot.tasks import TaskTable
+from flown_jax.few_shot.training import caml_log_probs, fit_heads
+from flown_jax.flow import diffusion
+from flown_jax.models import heads as linear
+from flown_jax.training.files import write_bytes, writing
+
+TITLES = {
+    "in_distribution": "In distribution: characters of the meta-test classes",
+    "out_of_distribution": "Out of distribution: handwritten digits",
+}
+REMARKS = {
+    "chance": "one class in n",
+    "class_mean": "nearest class mean; no training",
+    "linear_probe": "AdamW on the support images, the recipe of the target heads",
+    "ridge": "closed form on the support images",
+    "vae_reconstruction": "the probe's head, encoded and decoded",
+    "caml": "in-context transformer over the same features; no head",
+    "regression": "the flow's network and decoder, trained to give one head at once",
+    "ddpm_mean": "DDPM in the same latent with the same network, each head by itself",
+    "ddpm_ensemble": "the average of its probabilities",
+    "ddpm_top3_support": "its 3 heads of 50 that fit the support best",
+    "flown_mean": "each generated head by itself",
+    "flown_ensemble": "the average of the probabilities of all generated heads",
+    "flown_top3_support": "the 3 heads of 50 that fit the support best",
+    "flown_top3_query": "the paper's rule: the 3 of 50 best on the query labels; "
+    "a selection on test labels, not a result",
+    "flown_other_support": "heads generated from another task's support: must be chance",
+}
+
+
+class Evaluation:
+    """Every method of the table on one set of tasks."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        parts: Parts,
+        chosen: dict[str, Any],
+        rivals: dict[str, Any],
+        caml: tuple[Any, Any],
+    ) -> None:
+        self.config, self.parts, self.chosen = config, parts, chosen
+        self.rivals, self.caml = rivals, caml
+        self.network = make_velocity(
+            config.velocity.kind, parts.latent_shape, **tuples(config.velocity.sizes.to_dict())
+        )
+        self.nfe: dict[str, float] = {}
+
+    def predictions(self, table: TaskTable, seed: int) -> dict[str, Prediction]:
+        """Predictions of all methods on the tasks of a table, in the order of the results."""
+        key_flow, key_ddpm, key_other = jax.random.split(jax.random.key(seed), 3)
+        config, parts = self.config, self.parts
+        support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
+        prototypes, condition = support.mean(2), jax.jit(parts.conditioner)(support)
+        tasks, way, count = query.shape[:3]
+        probe = {k: config.probe[k] for k in ("steps", "learning_rate", "weight_decay", "use_bias")}
+        of_probe = jnp.asarray(fit_heads(table, length=self.chosen["length"], **probe))
+        coded = of_probe / self.chosen["target_temperature"]
+        decoded = parts.latents.decode(parts.latents.encode(coded, prototypes), prototypes)
+        shape = parts.latent_shape
+        regressed = regress(
+            self.network, self.rivals["regression"], parts.latents, condition, prototypes, shape
+        )
+        uniform = np.full((1, tasks, way * count, way), -np.log(way))
+        made = {
+            # Chance guesses at random; equal probabilities would always name the first class.
+            "chance": Prediction(
+                uniform + 1e-9 * np.random.default_rng(seed).normal(size=uniform.shape)
+            ),
+            "class_mean": single(linear.class_mean(support), query),
+            "linear_probe": single(of_probe, query),
+            "ridge": single(linear.ridge(support, l2=self.chosen["l2"]), query),
+            "vae_reconstruction": single(decoded, query),
+            "caml": Prediction(caml_log_probs(*self.caml, table)[None]),
+            "regression": single(regressed, query),
+        }
+        ddpm, self.nfe["ddpm"] = self.draw_ddpm(key_ddpm, condition, prototypes)
+        made |= self._named("ddpm", ddpm, query, support, ("mean", "ensemble", "top_support"))
+        heads, self.nfe["flown"] = self.draw(key_flow, support, condition)
+        made |= self._named(
+            "flown", heads, query, support, ("mean", "ensemble", "top_support", "top_query")
+        )
+        other = jnp.roll(support, 1, axis=0)
+        heads, _ = self.draw(key_other, other, jax.jit(parts.conditioner)(other))
+        made["flown_other_support"] = sampled(heads, query, support, 1)["mean"]
+        return made
+
+    def draw(self, key: jax.Array, support: jax.Array, condition: Any, **changes: Any) -> Any:
+        """Heads of the flow and their mean number of function evaluations."""
+        settings = {"samples": self.config.sampling.samples, **changes}
+
+        def run(key, support, condition):
+            return self.parts.sample(key, support, condition=condition, **settings)
+
+        heads, nfe = jax.jit(run)(key, support, condition)
+        return heads, round(float(nfe), 1)
+
+    def draw_ddpm(self, key: jax.Array, condition: Any, prototypes: jax.Array) -> Any:
+        """Heads of the diffusion twin and their number of function evaluations."""
+
+        def run(key, condition, prototypes):
+            return sample_diffusion(
+                key,
+                self.network,
+                self.rivals["ddpm"],
+                self.parts.latents,
+                condition,
+                prototypes,
+                schedule=diffusion.iddpm_linear_schedule(self.config.ddpm.timesteps),
+                latent_shape=self.parts.latent_shape,
+                samples=self.config.sampling.samples,
+                steps=self.config.ddpm.steps,
+            )
+
+        heads, nfe = jax.jit(run)(key, condition, prototypes)
+        return heads, round(float(nfe), 1)
+
+    def curves(self, table: TaskTable, seed: int) -> dict[str, Any]:
+        """Accuracy and likelihood against function evaluations, and against heads averaged."""
+        support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
+        condition = jax.jit(self.parts.conditioner)(support)
+        key, sampling = jax.random.key(seed), self.config.sampling
+        of_nfe = []
+        for steps in sampling.nfe_curve:
+            heads, nfe = self.draw(
+                key, support, condition, solver="euler", steps=steps, samples=sampling.curve_samples
+            )
+            found = sampled(heads, query, support, min(sampling.top, sampling.curve_samples))
+            of_nfe.append({"nfe": nfe, **{k: float(p.accuracy().mean()) for k, p in found.items()}})
+        heads, _ = self.draw(key, support, condition)
+        counts = [n for n in (1, 2, 5, 10, 20, 50) if n <= len(heads)]
+        of_heads = []
+        for count in counts:
+            mixture = sampled(heads[:count], query, support, 1)["ensemble"]
+            of_heads.append(
+                {
+                    "heads": count,
+                    "accuracy": float(mixture.accuracy().mean()),
+                    "nll": float(mixture.nll().mean()),
+                    "ece": mixture.ece()[0],
+                }
+            )
+        return {"nfe": of_nfe, "heads": of_heads}
+
+    def _named(
+        self, prefix: str, heads: jax.Array, query: jax.Array, support: jax.Array, kinds: Any
+    ) -> dict[str, Prediction]:
+        top = min(self.config.sampling.top, len(heads))
+        found = sampled(heads, query, support, top)
+        names = {"top_support": f"top{top}_support", "top_query": f"top{top}_query"}
+        return {f"{prefix}_{names.get(kind, kind)}": found[kind] for kind in kinds}
+
+
+def evaluate(evaluation: Evaluation, tasks: dict[str, TaskTable], seed: int) -> dict[str, Any]:
+    """Rows of all methods on both sets, curves, and reliability data; test tasks are used here.
+
+    Temperatures of `nll_tempered` are fitted on validation tasks.
+    """
+    fitted = {
+        name: prediction.temperature()
+        for name, prediction in evaluation.predictions(tasks["validation"], seed + 10).items()
+    }
+    rows, curves, diagrams = [], {}, {}
+    for i, name in enumerate(TITLES):
+        predictions = evaluation.predictions(tasks[name], seed + 20 + i)
+        rows += rows_of(predictions, reference="linear_probe", set_name=name, temperatures=fitted)
+        curves[name] = evaluation.curves(tasks[name], seed + 30 + i)
+        shown = ("linear_probe", "class_mean", "caml", "regression", "flown_mean", "flown_ensemble")
+        diagrams[name] = {
+            method: {
+                "confidence": np.exp(predictions[method].log_probs.max(-1)).ravel()[:100_000],
+                "right": (
+                    predictions[method].log_probs.argmax(-1) == predictions[method].labels
+                ).ravel()[:100_000],
+            }
+            for method in shown
+        }
+    return {
+        "rows": rows,
+        "curves": curves,
+        "reliability": diagrams,
+        "nfe": evaluation.nfe,
+        "temperatures": fitted,
+    }
+
+
+def contact_sheet(folder: Path, data: dict[str, Any]) -> Path:
+    """A picture of some classes of every split and of the foreign set."""
+    from unicodedata import name
+
+    rows, titles = [], []
+    for split, count in (("train", 8), ("validation", 4), ("test", 8)):
+        for c in data["split"][split][:count]:
+            rows.append(data["images"][c][:16])
+            titles.append(f"{split}: {name(data['characters'][c], '?').lower()[:34]}")
+    for digit in range(0, 10, 2):
+        images = data["foreign_images"][data["foreign_labels"] == digit]
+        rows.append(images[:16])
+        titles.append(f"foreign: digit {digit}")
+    path = folder / "contact_sheet.png"
+    figures.contact_sheet(path, np.stack(rows), titles, "Classes share nothing between splits")
+    return path
+
+
+def write(
+    workdir: Path, config: ConfigDict, results: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """results.md, report.html and the figures; results.json last, as the mark of the end.
+
+    Args:
+      results: the content of results.json.
+      found: as `evaluate` returns it, with a text `introduction` and the `contact_sheet`.
+    """
+    folder = workdir / "figures"
+    rows = results["rows"]
+    pictures = {found["contact_sheet"]: "Images of the classes, one row a class."}
+    figures.accuracy_bars(folder / "accuracy.png", rows, TITLES)
+    pictures[folder / "accuracy.png"] = "Accuracy with 95 % interval over tasks; dotted: the probe."
+    kinds = {"mean": "single head", "ensemble": "averaged", "top_support": "top by support"}
+    figures.curves(
+        folder / "accuracy_against_nfe.png",
+        [point["nfe"] for point in found["curves"]["in_distribution"]["nfe"]],
+        {
+            name: {
+                label: [100 * point[kind] for point in found["curves"][name]["nfe"]]
+                for kind, label in kinds.items()
+            }
+            for name in TITLES
+        },
+        x_label="function evaluations (Euler)",
+        y_labels={name: f"accuracy %, {name.replace('_', ' ')}" for name in TITLES},
+    )
+    pictures[folder / "accuracy_against_nfe.png"] = "Accuracy against function evaluations."
+    figures.curves(
+        folder / "heads_averaged.png",
+        [point["heads"] for point in found["curves"]["in_distribution"]["heads"]],
+        {
+            metric: {
+                name.replace("_", " "): [p[metric] for p in found["curves"][name]["heads"]]
+                for name in TITLES
+            }
+            for metric in ("accuracy", "nll", "ece")
+        },
+        x_label="generated heads averaged",
+        y_labels={"accuracy": "accuracy", "nll": "NLL, nats", "ece": "calibration error"},
+    )
+    pictures[folder / "heads_averaged.png"] = "What averaging generated heads gains."
+    figures.reliability(
+        folder / "reliability.png",
+        {
+            TITLES[name]: {m: (d["confidence"], d["right"]) for m, d in of_set.items()}
+            for name, of_set in found["reliability"].items()
+        },
+    )
+    pictures[folder / "reliability.png"] = "Share of right predictions against confidence."
+    texts = {title: tables.markdown(rows, name, remarks=REMARKS) for name, title in TITLES.items()}
+    title = f"Few-shot heads: variant {config.variant}, seed {config.seed}"
+    body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in texts.items())
+    with writing(workdir):
+        _text(workdir / "results.md", f"# {title}\n\n{found['introduction']}\n\n{body}\n")
+        _text(workdir / "report.html", html_page(title, found["introduction"], texts, pictures))
+        _text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
+
+
+def _text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())

@@ -1,0 +1,109 @@
+"""Training losses of weight autoencoders (paper eq. 2 and A.3.2).
+
+Loss = reconstruction + kl_weight * mean over the batch of KL(q(z | w) || N(0, I)). The KL is a sum
+over latent entries, so kl_weight = 1e-2 is balanced only by a reconstruction term that is a sum
+over weights too; against a mean squared error the posterior collapses.
+
+The noisy pass of A.3.2: z = f(w + xi_in), w_hat = g(z + xi_lat); the target is the clean w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from flown_jax.encoders.posterior import Posterior
+from flown_jax.errors import UserError
+
+RECONSTRUCTIONS = ("sse", "l1_sum", "l1_sum_plus_1000mse", "mse")
+
+
+def vae_loss(
+    encode: Callable[[Array], Posterior],
+    decode: Callable[[Array], Array],
+    key: Array,
+    w: Array,
+    *,
+    reconstruction: str,
+    kl_weight: float,
+    sigma_in: float = 0.0,
+    sigma_lat: float = 0.0,
+    mask: Array | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Loss of one batch with a drawn latent and the noises of A.3.2.
+
+    Args:
+      encode, decode: w (B, ...) to Posterior, and latents to weights.
+      key: split into the latent's, the input's and the latent noise's.
+      w: clean weights (B, ...).
+      reconstruction: `sse`, `l1_sum`, `l1_sum_plus_1000mse` or `mse`, see `reconstruction_loss`.
+      kl_weight: beta (paper: 1e-2 for retrieval, 1e-6 for few-shot).
+      sigma_in, sigma_lat: scales of the two noises (paper: 0.001 and 0.5; 0 for none).
+      mask: 1 where a weight counts, 0 at padding; broadcast against w.
+    Returns:
+      Scalar, and a dict of `reconstruction`, `kl` (scalars), `w_hat` (B, ...) and the `latent` that
+      was decoded.
+    Raises:
+      UserError: unknown reconstruction.
+    """
+    key_latent, key_in, key_lat = jax.random.split(key, 3)
+    noise_in = sigma_in * jax.random.normal(key_in, w.shape, w.dtype)
+    posterior = encode(w + noise_in)
+    z = posterior.sample(key_latent)
+    z = z + sigma_lat * jax.random.normal(key_lat, z.shape, z.dtype)
+    return _loss(posterior, z, decode(z), w, reconstruction, kl_weight, mask)
+
+
+def vae_loss_from_noise(
+    encode: Callable[[Array], Posterior],
+    decode: Callable[[Array], Array],
+    w: Array,
+    noise: Array,
+    *,
+    reconstruction: str,
+    kl_weight: float,
+    noise_in: Array | float = 0.0,
+    noise_lat: Array | float = 0.0,
+    mask: Array | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """`vae_loss` with given draws: the latent's standard normal `noise`, xi_in and xi_lat."""
+    posterior = encode(w + noise_in)
+    z = posterior.from_noise(noise) + noise_lat
+    return _loss(posterior, z, decode(z), w, reconstruction, kl_weight, mask)
+
+
+def reconstruction_loss(name: str, w: Array, w_hat: Array, mask: Array | None = None) -> Array:
+    """Scalar distance between the weights w and their reconstruction, both (B, ...).
+
+    Args:
+      name: `sse`: half the squared error summed over a sample (unit-variance Gaussian), mean over
+        the batch; `l1_sum`: absolute error, likewise; `mse`: mean squared error over all entries;
+        `l1_sum_plus_1000mse`: D2NWG's l1_sum + 1000 mse.
+      mask: entries that count, broadcast against w; sums and means go over these only.
+    Raises:
+      UserError: unknown name.
+    """
+    if name not in RECONSTRUCTIONS:
+        raise UserError(
+            f"Reconstruction loss {name!r} is unknown; choose one of {', '.join(RECONSTRUCTIONS)}."
+        )
+    kept = jnp.ones_like(w) if mask is None else jnp.broadcast_to(mask, w.shape).astype(w.dtype)
+    error = (w - w_hat) * kept
+    squares = jnp.square(error).sum()
+    mse = squares / jnp.maximum(kept.sum(), 1.0)
+    if name == "mse":
+        return mse
+    if name == "sse":
+        return 0.5 * squares / w.shape[0]
+    l1_sum = jnp.abs(error).sum() / w.shape[0]
+    return l1_sum if name == "l1_sum" else l1_sum + 1000.0 * mse
+
+
+def _loss(posterior, z, w_hat, w, reconstruction, kl_weight, mask):
+    distance = reconstruction_loss(reconstruction, w, w_hat, mask)
+    kl = posterior.kl().mean()
+    aux = {"reconstruction": distance, "kl": kl, "w_hat": w_hat, "latent": z}
+    return distance + kl_weight * kl, aux

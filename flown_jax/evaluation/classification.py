@@ -1,0 +1,156 @@
+"""Accuracy, calibration and intervals of classifiers over tasks (paper section 3.2).
+
+Predictions are log-probabilities (T, q, n) of T tasks. All on the host, in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def accuracy(log_probs: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    """Share of right predictions of each task, (...).
+
+    Args:
+      log_probs: (..., q, n). labels: (..., q) or (q,) integers.
+    """
+    scores, labels = _checked(log_probs, labels)
+    return np.mean(scores.argmax(-1) == labels, axis=-1)
+
+
+def nll(log_probs: ArrayLike, labels: ArrayLike) -> np.ndarray:
+    """Mean negative log-probability of the true labels of each task, in nats, (...).
+
+    Args:
+      log_probs: (..., q, n), normalised. labels: (..., q) or (q,) integers.
+    """
+    scores, labels = _checked(log_probs, labels)
+    return -np.mean(np.take_along_axis(scores, labels[..., None], axis=-1)[..., 0], axis=-1)
+
+
+def ece(log_probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> float:
+    """Expected calibration error of the top label's probability, over all queries together.
+
+    Args:
+      log_probs: (..., q, n), normalised. labels: (..., q) or (q,) integers.
+      bins: of equal width over (0, 1].
+    """
+    return float(np.abs(calibration_gaps(log_probs, labels, bins)).sum())
+
+
+def calibration_gaps(log_probs: ArrayLike, labels: ArrayLike, bins: int = 15) -> np.ndarray:
+    """Accuracy minus confidence of each bin times its share of the queries, (bins,).
+
+    The sum of the absolute values is the expected calibration error; gaps of equally large sets
+    of queries average to the gaps of their union.
+
+    Args: as of `ece`.
+    """
+    scores, labels = _checked(log_probs, labels)
+    confidence = np.exp(scores.max(-1)).ravel()
+    right = (scores.argmax(-1) == labels).ravel()
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return np.bincount(index, weights=right - confidence, minlength=bins) / confidence.size
+
+
+def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
+    """Mean over tasks and the half width of its confidence interval.
+
+    The t quantile times the standard deviation (ddof 1) over sqrt(N).
+
+    Args:
+      values: (N,) one number a task, N >= 2.
+    Raises:
+      ValueError: fewer than two values, or more than one axis.
+    """
+    from scipy import stats
+
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or values.size < 2:
+        raise ValueError(f"interval wants one number a task, (N >= 2,), not {values.shape}.")
+    quantile = stats.t.ppf(0.5 + confidence / 2, values.size - 1)
+    return float(values.mean()), float(quantile * values.std(ddof=1) / np.sqrt(values.size))
+
+
+def paired_interval(
+    values: ArrayLike, baseline: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Mean and half width of the task-by-task difference `values - baseline`.
+
+    Args:
+      values, baseline: (N,), of the same tasks in the same order.
+    Raises:
+      ValueError: different lengths.
+    """
+    values, baseline = np.asarray(values), np.asarray(baseline)
+    if values.shape != baseline.shape:
+        raise ValueError(
+            f"paired_interval compares the same tasks, not {values.shape} with {baseline.shape}."
+        )
+    return interval(values - baseline, confidence)
+
+
+def ensemble_log_probs(log_probs: ArrayLike, axis: int = 0) -> np.ndarray:
+    """Log of the mean probability over the heads along `axis`.
+
+    Args:
+      log_probs: (S, ..., n), normalised.
+    """
+    scores = np.asarray(log_probs, dtype=np.float64)
+    top = scores.max(axis=axis, keepdims=True)
+    return np.squeeze(top, axis) + np.log(np.mean(np.exp(scores - top), axis=axis))
+
+
+def top_k_by(scores: ArrayLike, k: int) -> np.ndarray:
+    """Indices of the k highest scores, best first, (..., k); ties go to the lower index.
+
+    What the scores are decides what the result means: by support loss it is a method, by query
+    accuracy a selection on test labels.
+
+    Args:
+      scores: (..., S).
+    Raises:
+      ValueError: k outside 1..S.
+    """
+    scores = np.asarray(scores)
+    if not 1 <= k <= scores.shape[-1]:
+        raise ValueError(f"top_k_by wants k in 1..{scores.shape[-1]}, not {k}.")
+    return np.argsort(-scores, axis=-1, kind="stable")[..., :k]
+
+
+def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
+    """The temperature T that minimises the NLL of softmax(logits / T).
+
+    Args:
+      logits: (..., q, n) of validation tasks; log-probabilities do as well.
+      labels: (..., q) or (q,) integers.
+    """
+    from scipy import optimize
+
+    scores, labels = _checked(logits, labels)
+
+    def loss(log_temperature: float) -> float:
+        return float(np.mean(nll(tempered(scores, np.exp(log_temperature)), labels)))
+
+    # Logits of cosines want 0.1 and those of one-image discriminants 16: search widely. The NLL
+    # is convex in 1/T, so one minimum.
+    result = optimize.minimize_scalar(loss, bounds=(-9.0, 9.0), method="bounded")
+    return float(np.exp(result.x))
+
+
+def tempered(logits: ArrayLike, temperature: float) -> np.ndarray:
+    """Log-probabilities softmax(logits / temperature), (..., n)."""
+    scores = np.asarray(logits, dtype=np.float64) / temperature
+    scores = scores - scores.max(-1, keepdims=True)
+    return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+
+
+def _checked(log_probs: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    scores, labels = np.asarray(log_probs, dtype=np.float64), np.asarray(labels)
+    if scores.ndim < 2 or labels.shape not in (scores.shape[-2:-1], scores.shape[:-1]):
+        raise ValueError(
+            f"labels {labels.shape} must be (..., q) or (q,) for predictions (..., q, n) of "
+            f"shape {scores.shape}."
+        )
+    return scores, np.broadcast_to(labels, scores.shape[:-1])

@@ -1,0 +1,89 @@
+"""Tidy rows as tables: on the screen and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+Cell = tuple[float, float]
+
+# Metric: heading, factor, decimals.
+_METRICS = {
+    "accuracy": ("accuracy %", 100.0, 1),
+    "accuracy_minus_probe": ("minus probe", 100.0, 1),
+    "nll": ("NLL", 1.0, 3),
+    "nll_tempered": ("NLL tempered", 1.0, 3),
+    "ece": ("ECE %", 100.0, 1),
+}
+
+
+def pivot(rows: Iterable[Row], set_name: str, table: str) -> dict[str, dict[str, Cell]]:
+    """Method -> metric -> (value, half width) of one set and table, in the order of the rows."""
+    cells: dict[str, dict[str, Cell]] = {}
+    for row in rows:
+        if row["set"] == set_name and row["table"] == table:
+            cells.setdefault(row["method"], {})[row["metric"]] = (row["value"], row["ci95"])
+    return cells
+
+
+def text_cell(metric: str, cell: Cell | None) -> str:
+    """A figure with its interval, in the unit of its column."""
+    if cell is None:
+        return ""
+    _, factor, decimals = _METRICS[metric]
+    value, half = cell
+    sign = "+" if metric == "accuracy_minus_probe" else ""
+    return f"{value * factor:{sign}.{decimals}f} ± {half * factor:.{decimals}f}"
+
+
+def columns(cells: Mapping[str, Mapping[str, Cell]]) -> list[str]:
+    """The metrics that occur, in the order of a table."""
+    present = {metric for metrics in cells.values() for metric in metrics}
+    return [metric for metric in _METRICS if metric in present]
+
+
+def markdown(
+    rows: Sequence[Row],
+    set_name: str,
+    table: str = "main",
+    remarks: Mapping[str, str] | None = None,
+) -> str:
+    """One set's table in Markdown, a method a line.
+
+    Args:
+      rows: as `few_shot.evaluation.rows_of` gives them.
+      remarks: by method, put into a last column.
+    """
+    cells = pivot(rows, set_name, table)
+    metrics = columns(cells)
+    head = ["method", *(_METRICS[m][0] for m in metrics), *(["remark"] if remarks else [])]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for method, figures in cells.items():
+        line = [f"`{method}`", *(text_cell(m, figures.get(m)) for m in metrics)]
+        if remarks:
+            line.append(remarks.get(method, ""))
+        lines.append("| " + " | ".join(line) + " |")
+    return "\n".join(lines)
+
+
+def screen(rows: Sequence[Row], set_names: Mapping[str, str], table: str = "main") -> None:
+    """Print the table of each set on the terminal.
+
+    Args:
+      set_names: set -> title.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for set_name, title in set_names.items():
+        cells = pivot(rows, set_name, table)
+        metrics = columns(cells)
+        shown = Table(title=title, title_justify="left")
+        shown.add_column("method", no_wrap=True)
+        for metric in metrics:
+            shown.add_column(_METRICS[metric][0], justify="right", no_wrap=True)
+        for method, figures in cells.items():
+            shown.add_row(method, *(text_cell(m, figures.get(m)) for m in metrics))
+        console.print(shown)

@@ -1,0 +1,150 @@
+"""What heads are worth on query images: accuracy, likelihood and calibration, with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from flown_jax.evaluation import classification
+from flown_jax.evaluation.classification import interval, paired_interval
+from flown_jax.models import heads as linear
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """One method on T tasks: log-probabilities (S, T, Q, n) of Q query images, S = 1 for one.
+
+    Query images stand class by class. Figures are means over the S predictions, each scored by
+    itself.
+    """
+
+    log_probs: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(Q,) true classes."""
+        count, way = self.log_probs.shape[-2:]
+        return np.repeat(np.arange(way), count // way)
+
+    def accuracy(self) -> np.ndarray:
+        """(T,) share of query images whose class is the most probable."""
+        return classification.accuracy(self.log_probs, self.labels).mean(0)
+
+    def nll(self) -> np.ndarray:
+        """(T,) mean negative log-likelihood of the query images, nats."""
+        return classification.nll(self.log_probs, self.labels).mean(0)
+
+    def ece(self, seed: int = 0) -> tuple[float, float]:
+        """Expected calibration error over all query images, and a half width over tasks.
+
+        The half width is 1.96 bootstrap standard deviations, tasks drawn with replacement.
+        """
+        tasks = [
+            classification.calibration_gaps(self.log_probs[:, t], self.labels)
+            for t in range(self.log_probs.shape[1])
+        ]
+        gaps = np.stack(tasks)  # (T, bins), each a share of its task's predictions
+        draws = np.random.default_rng(seed).integers(0, len(gaps), (200, len(gaps)))
+        spread = np.abs(gaps[draws].mean(1)).sum(-1).std(ddof=1)
+        return float(np.abs(gaps.mean(0)).sum()), float(1.96 * spread)
+
+    def tempered(self, temperature: float) -> Prediction:
+        """The same with all log-probabilities divided by a temperature, normalised again."""
+        return Prediction(classification.tempered(self.log_probs, temperature))
+
+    def temperature(self) -> float:
+        """The temperature with the least negative log-likelihood on these tasks."""
+        return classification.fit_temperature(self.log_probs, self.labels)
+
+
+@jax.jit
+def head_log_probs(heads: Array, images: Array) -> Array:
+    """Log-probabilities (S, T, n q, n) of heads (S, T, n, F + 1) on features (T, n, q, F)."""
+    flat = images.reshape(images.shape[0], -1, images.shape[-1])
+    return jax.lax.map(lambda h: jax.nn.log_softmax(linear.logits(h, flat)), heads)
+
+
+def single(heads: Array, query: Array) -> Prediction:
+    """One head a task, (T, n, F + 1)."""
+    return Prediction(np.asarray(head_log_probs(heads[None], query)))
+
+
+def sampled(heads: Array, query: Array, support: Array, top: int) -> dict[str, Prediction]:
+    """What can be made of S heads a task.
+
+    Args:
+      heads: (S, T, n, F + 1). query: (T, n, q, F). support: (T, n, k, F). top: how many to choose.
+    Returns:
+      `mean`: each head by itself; `ensemble`: the average of their probabilities;
+      `top_support`: the `top` heads with the least cross-entropy on the support;
+      `top_query`: those with the highest accuracy on the query images themselves, which is a
+      selection on test labels.
+    """
+    every = Prediction(np.asarray(head_log_probs(heads, query)))
+    on_support = Prediction(np.asarray(head_log_probs(heads, support)))
+    fit = -classification.nll(on_support.log_probs, on_support.labels)
+    right = classification.accuracy(every.log_probs, every.labels)
+    return {
+        "mean": every,
+        "ensemble": Prediction(classification.ensemble_log_probs(every.log_probs)[None]),
+        "top_support": _best(every, fit, top),
+        "top_query": _best(every, right, top),
+    }
+
+
+def rows_of(
+    predictions: Mapping[str, Prediction],
+    *,
+    reference: str,
+    set_name: str,
+    table: str = "main",
+    temperatures: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Tidy rows of several methods on the same tasks, one number each.
+
+    Args:
+      predictions: by method.
+      reference: the method that paired differences are taken to.
+      set_name: the set of tasks. table: the table's name.
+      temperatures: by method, fitted elsewhere; adds the rows `nll_tempered`.
+    Returns:
+      Rows {"table", "method", "set", "metric", "value", "ci95", "n"}: metrics `accuracy` and
+      `accuracy_minus_probe` (paired) as shares, `nll` in nats, `ece` as a share; ci95 is a half
+      width over the n tasks.
+    """
+    probe = predictions[reference].accuracy()
+    rows = []
+    for name, prediction in predictions.items():
+        accuracy = prediction.accuracy()
+        figures = {
+            "accuracy": interval(accuracy),
+            "accuracy_minus_probe": paired_interval(accuracy, probe),
+            "nll": interval(prediction.nll()),
+            "ece": prediction.ece(),
+        }
+        if temperatures is not None:
+            figures["nll_tempered"] = interval(prediction.tempered(temperatures[name]).nll())
+        rows += [
+            {
+                "table": table,
+                "method": name,
+                "set": set_name,
+                "metric": metric,
+                "value": value,
+                "ci95": half,
+                "n": len(accuracy),
+            }
+            for metric, (value, half) in figures.items()
+        ]
+    return rows
+
+
+def _best(every: Prediction, scores: np.ndarray, top: int) -> Prediction:
+    """The predictions of the `top` heads a task with the highest scores (S, T)."""
+    order = classification.top_k_by(scores.T, top).T
+    return Prediction(np.take_along_axis(every.log_probs, order[..., None, None], axis=0))

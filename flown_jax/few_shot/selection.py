@@ -1,0 +1,66 @@
+"""Choices that are made on validation tasks, never on test tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flown_jax.few_shot.evaluation import sampled, single
+from flown_jax.few_shot.parts import Parts
+from flown_jax.few_shot.tasks import TaskTable
+from flown_jax.few_shot.training import fit_heads
+from flown_jax.models import heads as linear
+
+
+def choose_lengths(
+    validation: TaskTable, probe: Mapping[str, Any], lengths: Sequence[float], l2: Sequence[float]
+) -> dict[str, Any]:
+    """The probe's feature length and ridge's penalty with the best validation accuracy.
+
+    Args:
+      probe: as in `models.heads.fit_adamw`.
+    Returns:
+      {"length", "l2", "probe_accuracy" of each length, "ridge_accuracy" of each penalty}.
+    """
+    query = jnp.asarray(validation.query())
+    support = jnp.asarray(validation.support())
+    of_length = [
+        single(jnp.asarray(fit_heads(validation, length=length, **probe)), query).accuracy().mean()
+        for length in lengths
+    ]
+    of_l2 = [single(linear.ridge(support, l2=a), query).accuracy().mean() for a in l2]
+    return {
+        "length": float(lengths[int(np.argmax(of_length))]),
+        "l2": float(l2[int(np.argmax(of_l2))]),
+        "probe_accuracy": [float(a) for a in of_length],
+        "ridge_accuracy": [float(a) for a in of_l2],
+    }
+
+
+def choose_temperature(
+    parts: Parts, validation: TaskTable, key: jax.Array, *, grid: Sequence[float], samples: int
+) -> dict[str, Any]:
+    """The temperature of the source whose averaged probabilities are likeliest on validation.
+
+    Returns:
+      {"temperature", "grid", "nll" and "accuracy" of each, "mean_accuracy" of single heads}.
+    """
+    support, query = jnp.asarray(validation.support()), jnp.asarray(validation.query())
+    condition = jax.jit(parts.conditioner)(support)
+    draw = jax.jit(
+        lambda key, temperature: parts.sample(
+            key, support, samples=samples, temperature=temperature, condition=condition
+        )[0]
+    )
+    found: dict[str, list[float]] = {"nll": [], "accuracy": [], "mean_accuracy": []}
+    for temperature in grid:
+        made = sampled(draw(key, temperature), query, support, top=1)
+        found["nll"].append(float(made["ensemble"].nll().mean()))
+        found["accuracy"].append(float(made["ensemble"].accuracy().mean()))
+        found["mean_accuracy"].append(float(made["mean"].accuracy().mean()))
+    best = int(np.argmin(found["nll"]))
+    return {"temperature": float(grid[best]), "grid": list(grid), **found}

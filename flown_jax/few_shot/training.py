@@ -1,0 +1,303 @@
+"""The trained parts of the few-shot meta-model, each a function of what was made before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from flown_jax.conditioning import CAML, SlotStandardizer, caml_loss, class_embeddings, predict
+from flown_jax.few_shot import losses
+from flown_jax.few_shot.codec import HeadCodec, Standardiser
+from flown_jax.few_shot.generator import Conditioner, LatentSpace
+from flown_jax.few_shot.space import HeadSpace
+from flown_jax.few_shot.tasks import TaskTable, make_batches
+from flown_jax.models import heads as linear
+from flown_jax.training.recipe import Recipe, train
+from flown_jax.training.stages import StageContext
+from flown_jax.training.state import TrainState, averaged
+
+
+def fit_heads(
+    table: TaskTable,
+    *,
+    length: float,
+    chunk: int = 2000,
+    report: Callable[[int], None] | None = None,
+    **probe: Any,
+) -> np.ndarray:
+    """Linear heads (T, n, F + 1) of all tasks by AdamW (paper section 3.2).
+
+    AdamW's first steps have a fixed size, so that a head depends on the length of the features
+    it is fitted on. It is returned as a head of the table's own features.
+
+    Args:
+      table: of T tasks; a head is fitted on its target images.
+      length: of the features while a head is fitted.
+      chunk: tasks a program call. report: called with the number of finished tasks.
+      probe: as in `models.heads.fit_adamw`.
+    """
+    chunk = min(chunk, len(table))
+    fitted = jax.jit(lambda images: linear.fit_adamw(images, **probe))
+    heads = []
+    for start in range(0, len(table), chunk):
+        images = table.target_images(slice(start, start + chunk))
+        factor = length / np.linalg.norm(images[0, 0, 0])
+        # One shape, one compilation: the last chunk is padded.
+        padded = np.concatenate([images, np.repeat(images[-1:], chunk - len(images), axis=0)])
+        found = np.array(fitted(padded * factor))[: len(images)]
+        found[..., :-1] *= factor
+        heads.append(found)
+        if report is not None:
+            report(start + len(images))
+    return np.concatenate(heads)
+
+
+def fit_lda(table: TaskTable, *, shrinkage: float) -> np.ndarray:
+    """Linear discriminant heads (T, n, F + 1), with the within-class covariance of all classes.
+
+    Args:
+      table: of T tasks over equally many images a class.
+      shrinkage: of the covariance, see `models.heads.lda`.
+    """
+    classes = np.unique(table.episodes.classes)
+    features = jnp.asarray(np.asarray(table.features)[classes])
+    within = linear.within_class_covariance(features)
+    centre = features.mean((0, 1))
+    return np.asarray(
+        linear.lda(jnp.asarray(table.target_images()), within, centre, shrinkage=shrinkage)
+    )
+
+
+def best_head_temperature(heads: np.ndarray, query: np.ndarray, grid: list[float]) -> float:
+    """The divisor of heads with the least query cross-entropy; no accuracy changes by it."""
+    scores = [
+        float(losses.query_cross_entropy(jnp.asarray(heads) / t, jnp.asarray(query))) for t in grid
+    ]
+    return grid[int(np.argmin(scores))]
+
+
+def best_base_scale(prototypes: np.ndarray, query: np.ndarray, grid: list[float]) -> float:
+    """The scale of the class-mean base head with the least query cross-entropy."""
+    ones = jnp.ones(prototypes.shape[-1] + 1)
+    scores = [
+        float(
+            losses.query_cross_entropy(
+                HeadSpace(jnp.asarray(s), ones, True).base(jnp.asarray(prototypes)),
+                jnp.asarray(query),
+            )
+        )
+        for s in grid
+    ]
+    return grid[int(np.argmin(scores))]
+
+
+def train_codec(
+    context: StageContext,
+    codec: HeadCodec,
+    space: HeadSpace,
+    table: TaskTable,
+    heads: np.ndarray,
+    recipe: Recipe,
+    *,
+    seed: int,
+    query: int,
+    **loss: Any,
+) -> Any:
+    """Variables of the weight autoencoder.
+
+    Args:
+      table, heads: training tasks and their heads (T, n, F + 1).
+      query: query images a class a step, for the task loss.
+      loss: as in `losses.codec_loss`.
+    """
+    batch_at = make_batches(
+        table, {"heads": heads}, seed=seed, batch=recipe.batch, query=query, permute=True
+    )
+    variables = codec.init(jax.random.key(seed), jnp.asarray(heads[:1]))
+
+    def loss_fn(params, key, batch, extra):
+        value, metrics = losses.codec_loss(codec, params, key, batch, space, **loss)
+        return value, (metrics, extra)
+
+    return averaged(train(context, recipe, variables, loss_fn, batch_at, seed=seed))
+
+
+def fit_latent_statistics(
+    codec: HeadCodec,
+    variables: Any,
+    space: HeadSpace,
+    heads: np.ndarray,
+    prototypes: np.ndarray,
+    chunk: int = 500,
+) -> Standardiser:
+    """Statistics of the posterior means of training heads: per entry, or per code dimension."""
+    encode = jax.jit(
+        lambda h, p: codec.apply(variables, space.normalise(h, p), method="encode").mode()
+    )
+    means = [
+        np.asarray(encode(heads[i : i + chunk], prototypes[i : i + chunk]))
+        for i in range(0, len(heads), chunk)
+    ]
+    return Standardiser.fit(jnp.concatenate(means), (0, 1) if codec.by_class else (0,))
+
+
+def train_caml(
+    context: StageContext,
+    module: CAML,
+    table: TaskTable,
+    recipe: Recipe,
+    *,
+    seed: int,
+    query: int,
+    noise: float,
+    validate: TaskTable | None = None,
+) -> Any:
+    """Variables of CAML, trained on meta-train episodes over frozen features, way-agnostic.
+
+    Args:
+      query: query images a class an episode. noise: on the support features while training.
+      validate: tasks whose accuracy chooses the checkpoint.
+    """
+    batch_at = make_batches(table, {}, seed=seed, batch=recipe.batch, query=query, permute=True)
+    first = batch_at(0)
+    way, shot = first["support"].shape[1:3]
+    variables = module.init(
+        jax.random.key(seed),
+        first["support"][:1].reshape(1, way * shot, -1),
+        jnp.repeat(jnp.arange(way), shot),
+        first["query"][:1, 0],
+    )
+
+    def loss_fn(params, key, batch, extra):
+        key_noise, key_names = jax.random.split(key)
+        support = batch["support"]
+        support = support + noise * jax.random.normal(key_noise, support.shape)
+        value, metrics = caml_loss(module, params, key_names, support, batch["query"])
+        return value, (metrics, extra)
+
+    def score(state: TrainState) -> float:
+        assert validate is not None
+        log_probs = caml_log_probs(module, averaged(state), validate)
+        labels = np.repeat(np.arange(way), log_probs.shape[1] // way)
+        return float((log_probs.argmax(-1) == labels).mean())
+
+    state = train(
+        context,
+        recipe,
+        variables,
+        loss_fn,
+        batch_at,
+        seed=seed,
+        validate=score if validate is not None else None,
+    )
+    return averaged(state)
+
+
+def caml_log_probs(module: CAML, variables: Any, table: TaskTable, chunk: int = 25) -> np.ndarray:
+    """CAML's log-probabilities (T, n q, n) of the query images of all tasks."""
+    run = jax.jit(lambda s, q: predict(module, variables, s, q))
+    support, query = table.support(), table.query()
+    out = []
+    for start in range(0, len(table), chunk):
+        s, q = support[start : start + chunk], query[start : start + chunk]
+        pad = [(0, chunk - len(s))] + [(0, 0)] * 3
+        out.append(np.asarray(run(np.pad(s, pad, "edge"), np.pad(q, pad, "edge")))[: len(s)])
+    return np.concatenate(out)
+
+
+def fit_conditioner(
+    entries: tuple[str, ...], table: TaskTable, caml: CAML | None, variables: Any, count: int
+) -> Conditioner:
+    """The conditioner with slot statistics over the first `count` training tasks."""
+    if "caml" not in entries or caml is None:
+        return Conditioner(None, None, None, entries)
+    run = jax.jit(lambda s: class_embeddings(caml, variables, s, query_source="support", chunk=250))
+    embeddings = run(table.support(slice(0, count)))
+    return Conditioner(SlotStandardizer.fit(embeddings), variables, caml, entries)
+
+
+def generator_batches(
+    table: TaskTable,
+    heads: np.ndarray,
+    conditioner: Conditioner,
+    latents: LatentSpace,
+    *,
+    seed: int,
+    batch: int,
+    query: int,
+    permute: bool,
+) -> Callable[[int], dict[str, Any]]:
+    """Batches for flow, diffusion and regression: heads, latents, conditions, queries.
+
+    Args:
+      permute: give the classes of each task a random order at every step; conditions and latents
+        are then computed for that order, else once for all tasks.
+    """
+    encode = jax.jit(latents.encode)
+    condition = jax.jit(conditioner)
+    if permute:
+
+        def prepare(batch: dict[str, Any]) -> dict[str, Any]:
+            support = batch.pop("support")
+            batch["condition"] = condition(support)
+            batch["latent"] = encode(batch["heads"], batch["prototypes"])
+            return batch
+
+        return make_batches(
+            table,
+            {"heads": heads},
+            seed=seed,
+            batch=batch,
+            query=query,
+            prepare=prepare,
+            permute=True,
+        )
+    prototypes = table.prototypes()
+    chunks = [slice(i, i + 1000) for i in range(0, len(table), 1000)]
+    known = [jax.tree.map(np.asarray, condition(table.support(c))) for c in chunks]
+    latent = [np.asarray(encode(heads[c], prototypes[c])) for c in chunks]
+    arrays = {
+        "heads": heads,
+        "latent": np.concatenate(latent),
+        "condition": jax.tree.map(lambda *parts: np.concatenate(parts), *known),
+    }
+    return make_batches(table, arrays, seed=seed, batch=batch, query=query)
+
+
+def train_generator(
+    context: StageContext,
+    network: nn.Module,
+    loss: Callable[[Any, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]],
+    batch_at: Callable[[int], dict[str, Any]],
+    recipe: Recipe,
+    *,
+    seed: int,
+    input_shape: tuple[int, ...],
+    params: Any = None,
+    name: str | None = None,
+) -> Any:
+    """Parameters of a flow, diffusion or regression network (the average, where one is kept).
+
+    Args:
+      loss: (params, key, batch) -> (loss, metrics).
+      batch_at: as `generator_batches` makes it.
+      input_shape: of one x that the network takes.
+      params: where to start; None initialises.
+      name: of the run where a stage has several.
+    """
+    if params is None:
+        first = batch_at(0)["condition"]
+        condition = jax.tree.map(lambda a: jnp.asarray(a[:1]), first)
+        key = jax.random.key(seed)
+        params = network.init(key, jnp.zeros((1, *input_shape)), jnp.zeros(()), condition)
+
+    def loss_fn(params, key, batch, extra):
+        value, metrics = loss(params, key, batch)
+        return value, (metrics, extra)
+
+    return averaged(train(context, recipe, params, loss_fn, batch_at, seed=seed, name=name))

@@ -1,0 +1,152 @@
+"""How a step runs on the devices of this machine.
+
+One device: a jitted step. Several: the same step mapped over devices, each with an equal part
+of the batch and a replica of the state. Nobody outside this file needs to know which.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import jax_utils
+
+from flown_jax.errors import UserError
+from flown_jax.training.state import TrainState
+from flown_jax.training.step import Loss, Metrics, make_step
+
+PyTree = Any
+AXIS = "devices"
+
+
+def local_device_count() -> int:
+    """Number of devices that this process can use."""
+    return jax.local_device_count()
+
+
+def describe_devices() -> dict[str, Any]:
+    """Backend and kinds of the devices, as JSON values."""
+    return {
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+    }
+
+
+def replicate(tree: PyTree, devices: int | None = None) -> PyTree:
+    """The tree with a leading axis of `devices` (None: all), one replica on each device."""
+    return jax_utils.replicate(tree, _select(devices))
+
+
+def unreplicate(tree: PyTree) -> PyTree:
+    """The first replica of a replicated tree, as new arrays on one device."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf.addressable_data(0)[0]), tree)
+
+
+class CompiledStep:
+    """A step with its devices: `step(state, batch) -> (state, metrics)`.
+
+    The state that goes in comes from `place` or from the step itself, and is used up: its
+    buffers become the new state's. `collect` gives a copy that lasts.
+    """
+
+    def __init__(self, function: Any, devices: list[jax.Device]) -> None:
+        self._function = function
+        self._devices = devices
+        # The collectives of fake CPU devices share one small thread pool: steps that are
+        # dispatched while others wait in it starve them, and the runtime aborts the process.
+        self._wait = len(devices) > 1 and devices[0].platform == "cpu"
+
+    @property
+    def device_count(self) -> int:
+        """Number of devices that share a batch."""
+        return len(self._devices)
+
+    def place(self, state: TrainState) -> TrainState:
+        """A copy of the state on the devices, ready to be used up."""
+        if self.device_count == 1:
+            return jax.tree.map(
+                lambda leaf: jax.device_put(jnp.array(leaf), self._devices[0]), state
+            )
+        return jax_utils.replicate(state, self._devices)
+
+    def collect(self, state: TrainState) -> TrainState:
+        """A copy of the state as one device sees it, without a device axis."""
+        if self.device_count == 1:
+            return jax.tree.map(jnp.array, state)
+        return unreplicate(state)
+
+    def __call__(self, state: TrainState, batch: PyTree) -> tuple[TrainState, Metrics]:
+        """The next state and the metrics, scalars; does not wait for either on accelerators.
+
+        Args:
+          state: as `place` or this method returned it.
+          batch: pytree of arrays with a leading axis B, divisible by the number of devices.
+        Raises:
+          UserError: the devices cannot share the batch equally.
+        """
+        if self.device_count == 1:
+            return self._function(state, batch)
+        out = self._function(state, self._split(batch))
+        return jax.block_until_ready(out) if self._wait else out
+
+    def _split(self, batch: PyTree) -> PyTree:
+        def split(leaf: Any) -> Any:
+            shape = np.shape(leaf)
+            if not shape or shape[0] % self.device_count:
+                size = shape[0] if shape else "no axis"
+                raise UserError(
+                    f"batch size {size} cannot be shared equally by {self.device_count} devices"
+                )
+            return leaf.reshape(self.device_count, shape[0] // self.device_count, *shape[1:])
+
+        return jax.tree.map(split, batch)
+
+
+def compile_step(
+    loss_fn: Loss,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    ema_decay: float | None = None,
+    ema_ramp: bool = True,
+    devices: int | None = None,
+) -> CompiledStep:
+    """The step of `step.make_step`, compiled for one or several local devices.
+
+    The loss must be a mean over its batch; the mean over equal parts is then the mean over all.
+
+    Args:
+      loss_fn, optimizer, seed, ema_decay, ema_ramp: see `step.make_step`.
+      devices: how many local devices to use; None for all of them.
+    Raises:
+      UserError: there are fewer devices.
+    """
+    chosen = _select(devices)
+    several = len(chosen) > 1
+    step = make_step(
+        loss_fn,
+        optimizer,
+        seed=seed,
+        ema_decay=ema_decay,
+        ema_ramp=ema_ramp,
+        axis_name=AXIS if several else None,
+    )
+    if several:
+        function = jax.pmap(
+            step, axis_name=AXIS, out_axes=(0, None), devices=chosen, donate_argnums=0
+        )
+    else:
+        function = jax.jit(step, donate_argnums=0)
+    return CompiledStep(function, chosen)
+
+
+def _select(devices: int | None) -> list[jax.Device]:
+    present = jax.local_devices()
+    if devices is None:
+        return present
+    if not 1 <= devices <= len(present):
+        raise UserError(f"devices must be between 1 and {len(present)}, not {devices}")
+    return present[:devices]

@@ -1,0 +1,89 @@
+"""The folder of a run: config.json, environment.json, metrics.jsonl and stages/."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from flown_jax.errors import UserError
+from flown_jax.training.files import write_json, writing
+from flown_jax.training.records import Records, environment
+
+# Made first, so that its presence says whose folder this is.
+_LOCK = ".flown_jax.lock"
+
+
+class Workdir:
+    """A run's folder, locked against a second run for as long as it is open.
+
+    Use as a context. config.json is written when the folder is new, and again when a run with
+    another config comes to its end: a run that a stage refuses leaves the old one.
+
+    Args:
+      path: the folder; made if absent.
+      config: the whole configuration, JSON values.
+      tensorboard, stream: see `records.Records`.
+    Raises:
+      UserError: the folder is used by another run, holds foreign files, or cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        tensorboard: bool = False,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._config = config
+        with writing(self.path):
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"{self.path} is a file: choose a new --workdir")
+            self.path.mkdir(parents=True, exist_ok=True)
+            ours = (self.path / _LOCK).exists()
+            if not ours and any(self.path.iterdir()):
+                raise UserError(
+                    f"{self.path} is not empty and was not made by flown_jax: "
+                    "choose a new --workdir"
+                )
+            self._lock: int | None = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise UserError(f"another run is using {self.path}: wait for it to end") from error
+        try:
+            with writing(self.path):
+                if not (self.path / "config.json").exists():
+                    write_json(self.path / "config.json", config)
+                write_json(self.path / "environment.json", environment())
+            self.records = Records(self.path, tensorboard=tensorboard, stream=stream)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def __enter__(self) -> Workdir:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            with writing(self.path):
+                write_json(self.path / "config.json", self._config)
+        self.close()
+
+    def close(self) -> None:
+        """Close the records and let the next run in; closing twice does nothing."""
+        self.records.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,0 +1,98 @@
+"""Accuracy, NLL, calibration, intervals: closed forms."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from flown_jax.evaluation import (
+    accuracy,
+    ece,
+    ensemble_log_probs,
+    fit_temperature,
+    interval,
+    nll,
+    paired_interval,
+    tempered,
+    top_k_by,
+)
+
+
+def test_accuracy_and_nll_per_task():
+    probs = np.asarray([[[0.7, 0.3], [0.4, 0.6]], [[0.1, 0.9], [0.2, 0.8]]])
+    labels = np.asarray([0, 0])
+    np.testing.assert_allclose(accuracy(np.log(probs), labels), [0.5, 0.0])
+    expected = [-np.log([0.7, 0.4]).mean(), -np.log([0.1, 0.2]).mean()]
+    np.testing.assert_allclose(nll(np.log(probs), labels), expected)
+    per_task = np.asarray([[0, 1], [1, 0]])
+    np.testing.assert_allclose(accuracy(np.log(probs), per_task), [1.0, 0.5])
+
+
+def test_ece_closed_forms():
+    probs = np.full((100, 2), [0.8, 0.2])
+    labels = np.asarray([0] * 80 + [1] * 20)
+    np.testing.assert_allclose(ece(np.log(probs), labels), 0.0, atol=1e-12)
+    np.testing.assert_allclose(ece(np.log(probs), np.zeros(100, int)), 0.2, atol=1e-12)
+    # Two bins with opposite gaps do not cancel.
+    probs = np.concatenate([np.full((50, 2), [0.9, 0.1]), np.full((50, 2), [0.6, 0.4])])
+    labels = np.asarray([0] * 35 + [1] * 15 + [0] * 40 + [1] * 10)
+    np.testing.assert_allclose(ece(np.log(probs), labels), 0.2, atol=1e-12)
+    assert ece(np.log(probs), labels, bins=1) < 1e-12
+    certain = np.asarray([[0.0, -np.inf]])
+    assert ece(certain, np.asarray([0])) == 0.0
+
+
+def test_interval_is_students():
+    values = np.asarray([0.2, 0.5, 0.4, 0.9])
+    mean, half = interval(values)
+    low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
+
+
+def test_interval_covers():
+    rng = np.random.default_rng(0)
+    hits = [abs(m) <= h for m, h in (interval(rng.normal(size=5)) for _ in range(600))]
+    assert abs(np.mean(hits) - 0.95) < 0.03
+
+
+def test_paired_interval_removes_what_tasks_share():
+    rng = np.random.default_rng(0)
+    task = rng.normal(size=50)
+    mean, half = paired_interval(task + 0.1 + 0.01 * rng.normal(size=50), task)
+    assert abs(mean - 0.1) < half < 0.01
+
+
+def test_ensemble_averages_probabilities():
+    probs = np.random.default_rng(0).dirichlet(np.ones(3), size=(4, 2, 5))
+    np.testing.assert_allclose(np.exp(ensemble_log_probs(np.log(probs))), probs.mean(0))
+    moved = np.moveaxis(np.log(probs), 0, 1)
+    np.testing.assert_allclose(np.exp(ensemble_log_probs(moved, axis=1)), probs.mean(0))
+
+
+def test_top_k_by():
+    scores = np.asarray([[0.1, 0.9, 0.5, 0.9], [1.0, 0.0, 0.0, 2.0]])
+    np.testing.assert_array_equal(top_k_by(scores, 2), [[1, 3], [3, 0]])
+    np.testing.assert_array_equal(top_k_by(scores, 3)[1], [3, 0, 1])
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 16.0])
+def test_fit_temperature_finds_the_temperature_that_made_the_labels(temperature):
+    rng = np.random.default_rng(0)
+    calibrated = tempered(2 * rng.normal(size=(200, 75, 5)), 1.0)
+    labels = (calibrated + rng.gumbel(size=calibrated.shape)).argmax(-1)
+    logits = temperature * calibrated
+    fitted = fit_temperature(logits, labels)
+    assert abs(fitted / temperature - 1) < 0.03
+    best = nll(tempered(logits, fitted), labels).mean()
+    for factor in (0.9, 1.1):
+        assert best < nll(tempered(logits, factor * fitted), labels).mean()
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match=r"labels \(3,\) must be"):
+        accuracy(np.zeros((2, 4, 5)), np.zeros(3, int))
+    with pytest.raises(ValueError, match="one number a task"):
+        interval([0.3])
+    with pytest.raises(ValueError, match="compares the same tasks"):
+        paired_interval([0.3, 0.4], [0.3])
+    with pytest.raises(ValueError, match=r"k in 1\.\.2, not 3"):
+        top_k_by([0.1, 0.2], 3)
