@@ -2,7 +2,7 @@
 
     python -m experiments.fewshot --config=configs/fsl.py            # two cores
     python -m experiments.fewshot --config=configs/fsl.py:tiny       # every stage, under a minute
-    python -m experiments.fewshot --config=configs/fsl.py:unet       # the paper's flat latent and UNet
+    python -m experiments.fewshot --config=configs/fsl.py:unet       # the flat latent and UNet
     python -m experiments.fewshot --config=configs/fsl.py:paper      # the paper's sizes, for a GPU
 
 Any field can be set on the command line: --config.flow.recipe.steps=500. What each variant reaches

@@ -15,8 +15,7 @@ from flown_jax.evaluation import figures, tables
 from flown_jax.evaluation.report import html_page
 from flown_jax.few_shot.evaluation import Prediction, rows_of, sampled, single
 from flown_jax.few_shot.generator import regress, sample_diffusion
-from flown_jax.few_shot.networks import make_velocity
-from flown_jax.few_shot.parts import Parts, tuples
+from flown_jax.few_shot.parts import Parts
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.few_shot.training import caml_log_probs, fit_heads
 from flown_jax.flow import diffusion
@@ -48,7 +47,7 @@ REMARKS = {
 
 
 class Evaluation:
-    """Every method of the table on one set of tasks."""
+    """Every method of the table on sets of tasks; each program is compiled once."""
 
     def __init__(
         self,
@@ -58,107 +57,102 @@ class Evaluation:
         rivals: dict[str, Any],
         caml: tuple[Any, Any],
     ) -> None:
-        self.config, self.parts, self.chosen = config, parts, chosen
-        self.rivals, self.caml = rivals, caml
-        self.network = make_velocity(
-            config.velocity.kind, parts.latent_shape, **tuples(config.velocity.sizes.to_dict())
-        )
+        self.config, self.parts, self.chosen, self.caml = config, parts, chosen, caml
         self.nfe: dict[str, float] = {}
+        network, latents = parts.velocity, parts.latents
+        samples = config.sampling.samples
+        self.condition = jax.jit(parts.conditioner)
+        self.draw = jax.jit(parts.sample, static_argnames=("samples", "solver", "steps"))
+        self.reconstruct = jax.jit(lambda h, p: latents.decode(latents.encode(h, p), p))
+        self.regress = jax.jit(
+            lambda condition, prototypes: regress(
+                network, rivals["regression"], latents, condition, prototypes, parts.latent_shape
+            )
+        )
+        self.draw_ddpm = jax.jit(
+            lambda key, condition, prototypes: sample_diffusion(
+                key,
+                network,
+                rivals["ddpm"],
+                latents,
+                condition,
+                prototypes,
+                schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
+                latent_shape=parts.latent_shape,
+                samples=samples,
+                steps=config.ddpm.steps,
+            )
+        )
+        self.samples = samples
 
     def predictions(self, table: TaskTable, seed: int) -> dict[str, Prediction]:
-        """Predictions of all methods on the tasks of a table, in the order of the results."""
-        key_flow, key_ddpm, key_other = jax.random.split(jax.random.key(seed), 3)
-        config, parts = self.config, self.parts
+        """Predictions of all methods on the tasks of a table, in the order of the results.
+
+        Tasks go through in parts of one size, so that all sets run the same programs.
+        """
+        size = self.config.tasks.test
+        parts = [
+            self._part(table.take(slice(start, start + size)), (seed, start))
+            for start in range(0, len(table), size)
+        ]
+        return {
+            name: Prediction(np.concatenate([part[name].log_probs for part in parts], axis=1))
+            for name in parts[0]
+        }
+
+    def _part(self, table: TaskTable, seed: tuple[int, int]) -> dict[str, Prediction]:
+        key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
+        key_flow, key_ddpm, key_other = jax.random.split(key, 3)
         support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
-        prototypes, condition = support.mean(2), jax.jit(parts.conditioner)(support)
+        prototypes, condition = support.mean(2), self.condition(support)
         tasks, way, count = query.shape[:3]
-        probe = {k: config.probe[k] for k in ("steps", "learning_rate", "weight_decay", "use_bias")}
-        of_probe = jnp.asarray(fit_heads(table, length=self.chosen["length"], **probe))
-        coded = of_probe / self.chosen["target_temperature"]
-        decoded = parts.latents.decode(parts.latents.encode(coded, prototypes), prototypes)
-        shape = parts.latent_shape
-        regressed = regress(
-            self.network, self.rivals["regression"], parts.latents, condition, prototypes, shape
+        of_probe = jnp.asarray(
+            fit_heads(table, length=self.chosen["length"], **probe_settings(self.config))
         )
-        uniform = np.full((1, tasks, way * count, way), -np.log(way))
+        decoded = self.reconstruct(of_probe / self.chosen["target_temperature"], prototypes)
         made = {
-            # Chance guesses at random; equal probabilities would always name the first class.
-            "chance": Prediction(
-                uniform + 1e-9 * np.random.default_rng(seed).normal(size=uniform.shape)
-            ),
+            "chance": Prediction(np.full((1, tasks, way * count, way), -np.log(way))),
             "class_mean": single(linear.class_mean(support), query),
             "linear_probe": single(of_probe, query),
             "ridge": single(linear.ridge(support, l2=self.chosen["l2"]), query),
             "vae_reconstruction": single(decoded, query),
             "caml": Prediction(caml_log_probs(*self.caml, table)[None]),
-            "regression": single(regressed, query),
+            "regression": single(self.regress(condition, prototypes), query),
         }
-        ddpm, self.nfe["ddpm"] = self.draw_ddpm(key_ddpm, condition, prototypes)
-        made |= self._named("ddpm", ddpm, query, support, ("mean", "ensemble", "top_support"))
-        heads, self.nfe["flown"] = self.draw(key_flow, support, condition)
-        made |= self._named(
-            "flown", heads, query, support, ("mean", "ensemble", "top_support", "top_query")
-        )
+        heads, nfe = self.draw_ddpm(key_ddpm, condition, prototypes)
+        self.nfe["ddpm"] = round(float(nfe), 1)
+        made |= self._named("ddpm", heads, query, support, ("mean", "ensemble", "top_support"))
+        heads, nfe = self.draw(key_flow, support, condition=condition, samples=self.samples)
+        self.nfe["flown"] = round(float(nfe), 1)
+        kinds = ("mean", "ensemble", "top_support", "top_query")
+        made |= self._named("flown", heads, query, support, kinds)
         other = jnp.roll(support, 1, axis=0)
-        heads, _ = self.draw(key_other, other, jax.jit(parts.conditioner)(other))
+        heads, _ = self.draw(
+            key_other, other, condition=self.condition(other), samples=self.samples
+        )
         made["flown_other_support"] = sampled(heads, query, support, 1)["mean"]
         return made
-
-    def draw(self, key: jax.Array, support: jax.Array, condition: Any, **changes: Any) -> Any:
-        """Heads of the flow and their mean number of function evaluations."""
-        settings = {"samples": self.config.sampling.samples, **changes}
-
-        def run(key, support, condition):
-            return self.parts.sample(key, support, condition=condition, **settings)
-
-        heads, nfe = jax.jit(run)(key, support, condition)
-        return heads, round(float(nfe), 1)
-
-    def draw_ddpm(self, key: jax.Array, condition: Any, prototypes: jax.Array) -> Any:
-        """Heads of the diffusion twin and their number of function evaluations."""
-
-        def run(key, condition, prototypes):
-            return sample_diffusion(
-                key,
-                self.network,
-                self.rivals["ddpm"],
-                self.parts.latents,
-                condition,
-                prototypes,
-                schedule=diffusion.iddpm_linear_schedule(self.config.ddpm.timesteps),
-                latent_shape=self.parts.latent_shape,
-                samples=self.config.sampling.samples,
-                steps=self.config.ddpm.steps,
-            )
-
-        heads, nfe = jax.jit(run)(key, condition, prototypes)
-        return heads, round(float(nfe), 1)
 
     def curves(self, table: TaskTable, seed: int) -> dict[str, Any]:
         """Accuracy and likelihood against function evaluations, and against heads averaged."""
         support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
-        condition = jax.jit(self.parts.conditioner)(support)
-        key, sampling = jax.random.key(seed), self.config.sampling
+        condition, key = self.condition(support), jax.random.key(seed)
+        count = self.config.sampling.curve_samples
         of_nfe = []
-        for steps in sampling.nfe_curve:
+        for steps in self.config.sampling.nfe_curve:
             heads, nfe = self.draw(
-                key, support, condition, solver="euler", steps=steps, samples=sampling.curve_samples
+                key, support, condition=condition, solver="euler", steps=steps, samples=count
             )
-            found = sampled(heads, query, support, min(sampling.top, sampling.curve_samples))
-            of_nfe.append({"nfe": nfe, **{k: float(p.accuracy().mean()) for k, p in found.items()}})
-        heads, _ = self.draw(key, support, condition)
-        counts = [n for n in (1, 2, 5, 10, 20, 50) if n <= len(heads)]
+            found = sampled(heads, query, support, min(self.config.sampling.top, count))
+            accuracies = {kind: float(p.accuracy().mean()) for kind, p in found.items()}
+            of_nfe.append({"nfe": round(float(nfe), 1), **accuracies})
+        heads, _ = self.draw(key, support, condition=condition, samples=self.samples)
         of_heads = []
-        for count in counts:
-            mixture = sampled(heads[:count], query, support, 1)["ensemble"]
-            of_heads.append(
-                {
-                    "heads": count,
-                    "accuracy": float(mixture.accuracy().mean()),
-                    "nll": float(mixture.nll().mean()),
-                    "ece": mixture.ece()[0],
-                }
-            )
+        for number in [n for n in (1, 2, 5, 10, 20, 50) if n <= len(heads)]:
+            mixture = sampled(heads[:number], query, support, 1)["ensemble"]
+            figures = {"accuracy": mixture.accuracy().mean(), "nll": mixture.nll().mean()}
+            figures = {name: float(value) for name, value in figures.items()}
+            of_heads.append({"heads": number, **figures, "ece": mixture.ece()[0]})
         return {"nfe": of_nfe, "heads": of_heads}
 
     def _named(
@@ -168,6 +162,12 @@ class Evaluation:
         found = sampled(heads, query, support, top)
         names = {"top_support": f"top{top}_support", "top_query": f"top{top}_query"}
         return {f"{prefix}_{names.get(kind, kind)}": found[kind] for kind in kinds}
+
+
+def probe_settings(config: ConfigDict) -> dict[str, Any]:
+    """How the probe is fitted, as `models.heads.fit_adamw` takes it."""
+    names = ("steps", "learning_rate", "weight_decay", "use_bias")
+    return {name: config.probe[name] for name in names}
 
 
 def evaluate(evaluation: Evaluation, tasks: dict[str, TaskTable], seed: int) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.workdir import Workdir
 
 _CAML_SIZES = ("num_classes", "label_dim", "num_layers", "num_heads", "mlp_dim")
-SETS = ("validation", "in_distribution", "out_of_distribution")
+_CODEC_LOSS = ("reconstruction", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
+_SAMPLING = ("solver", "steps", "temperatures", "samples")
 
 
 class FewShot:

@@ -181,11 +181,11 @@ class CAML(nn.Module):
         episode, the last one follows the query token alone.
         """
         support, query = self._tokens(support, labels, query, label_rows)
-        x: Any = (support, query)
         if self.is_initializing():
             # All parameters exist after init, whichever method was called.
             self.head(self.encode(_sequences(support, query))[0])
-        for i in range(depth):
+        x = self.blocks[0](query, support, first_only=depth == 1)
+        for i in range(1, depth):
             x = self.blocks[i](x, first_only=i == depth - 1)
         return x[..., 0, :]
 
@@ -242,15 +242,14 @@ class _Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Array | tuple[Array, Array], first_only: bool = False) -> Array:
+    def __call__(self, x: Array, support: Array | None = None, first_only: bool = False) -> Array:
         """The sequences after the block, or with `first_only` their first token, (..., 1, W).
 
         Args:
-          x: (..., L, W), or the tokens (support (..., s, W), query (..., q, W)) of sequences
-            (..., q, 1 + s, W) not yet built.
+          x: (..., L, W); or, where `support` (..., s, W) is given, the query tokens (..., q, W) of
+            sequences (..., q, 1 + s, W) not yet built.
         """
-        shared = isinstance(x, tuple)
-        width = x[0].shape[-1] if shared else x.shape[-1]
+        width = x.shape[-1]
         norm_1 = nn.LayerNorm(_LAYER_NORM_EPS, self.dtype, use_fast_variance=False, name="norm_1")
         in_proj = nn.Dense(
             3 * width,
@@ -258,12 +257,12 @@ class _Block(nn.Module):
             kernel_init=nn.initializers.xavier_uniform(),
             name="in_proj",
         )
-        if shared:
-            projected = _sequences(*(in_proj(norm_1(tokens)) for tokens in x))
-            x = x[1][..., None, :] if first_only else _sequences(*x)
-        else:
-            projected = in_proj(norm_1(x))
-            x = x[..., :1, :] if first_only else x
+        projected = in_proj(norm_1(x))
+        if support is not None:
+            projected = _sequences(in_proj(norm_1(support)), projected)
+            x = x[..., None, :] if first_only else _sequences(support, x)
+        elif first_only:
+            x = x[..., :1, :]
         heads = (*projected.shape[:-1], self.num_heads, width // self.num_heads)
         q, k, v = (part.reshape(heads) for part in jnp.split(projected, 3, axis=-1))
         if first_only:

@@ -38,7 +38,7 @@ def caml_loss(
     rows = random_label_rows(key, support.shape[0], support.shape[1], module.num_classes)
     features, labels = _flat_support(support)
     queries = _by_class("query", query, support).reshape(query.shape[0], -1, query.shape[-1])
-    logits = module.apply(variables, features, labels, queries, rows)
+    logits = _apply(module, variables, features, labels, queries, rows)
     targets = jnp.repeat(jnp.arange(query.shape[1]), query.shape[2])
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     loss = -jnp.mean(log_probs[:, jnp.arange(targets.size), targets])
@@ -83,7 +83,7 @@ def predict(
     queries = query.reshape(batch, -1, query.shape[-1])
 
     def log_probs(rows: Array) -> Array:
-        logits = module.apply(variables, features, labels, queries, rows)
+        logits = _apply(module, variables, features, labels, queries, rows)
         return jax.nn.log_softmax(logits.astype(jnp.float32))
 
     if not average_namings:
@@ -213,8 +213,8 @@ def _episode_embeddings(
     features = support.reshape(-1, width)
 
     def embed(features: Array, labels: Array, queries: Array) -> Array:
-        return module.apply(
-            variables, features, labels, queries, rows, layer, method="query_embeddings"
+        return _apply(
+            module, variables, features, labels, queries, rows, layer, method="query_embeddings"
         )
 
     if query_source == "leave_one_out":
@@ -232,8 +232,8 @@ def _episode_embeddings(
 
     # Queries grouped by prediction: the support stands beside them for the classes left empty.
     both = jnp.concatenate([features, episode["query"].reshape(-1, width)])
-    tokens, logits = module.apply(
-        variables, features, labels, both, rows, method="embed_and_classify"
+    tokens, logits = _apply(
+        module, variables, features, labels, both, rows, method="embed_and_classify"
     )
     if layer is not None:
         tokens = embed(features, labels, both)
@@ -242,6 +242,11 @@ def _episode_embeddings(
     present = jnp.any(predicted[:, None] == jnp.arange(way), axis=0)
     of_support = tokens[: way * shot].reshape(way, shot, -1).mean(1)
     return jnp.where(present[:, None], means, of_support)
+
+
+def _apply(module: CAML, variables: Mapping[str, Any], *args: Any, method: str = "__call__") -> Any:
+    """`module.apply` without mutable collections: what the method returns."""
+    return module.apply(variables, *args, method=method)
 
 
 def _flat_support(support: Array) -> tuple[Array, Array]:

@@ -73,17 +73,26 @@ def screen(rows: Sequence[Row], set_names: Mapping[str, str], table: str = "main
     Args:
       set_names: set -> title.
     """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # a file or a pipe has no width to keep to
     for set_name, title in set_names.items():
         cells = pivot(rows, set_name, table)
         metrics = columns(cells)
-        shown = Table(title=title, title_justify="left")
+        shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         shown.add_column("method", no_wrap=True)
         for metric in metrics:
-            shown.add_column(_METRICS[metric][0], justify="right", no_wrap=True)
+            shown.add_column(_METRICS[metric][0], justify="right")
         for method, figures in cells.items():
-            shown.add_row(method, *(text_cell(m, figures.get(m)) for m in metrics))
+            shown.add_row(method, *(_short_cell(m, figures.get(m)) for m in metrics))
         console.print(shown)
+
+
+def _short_cell(metric: str, cell: Cell | None) -> str:
+    """Intervals of accuracies only, so that a line fits into 80 columns."""
+    whole = text_cell(metric, cell)
+    return whole if metric.startswith("accuracy") else whole.split(" ± ")[0]

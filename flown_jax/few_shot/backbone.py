@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ def train_backbone(
     """
     flat = images.reshape(-1, *images.shape[2:])
     labels = np.repeat(np.arange(len(images)), images.shape[1])
-    variables = module.init(jax.random.key(seed), as_input(jnp.asarray(flat[:1])), train=False)
+    variables = jax.jit(module.init)(jax.random.key(seed), as_input(jnp.asarray(flat[:1])))
 
     def loss_fn(params, key, batch, batch_stats):
         del key
@@ -68,7 +69,7 @@ def train_backbone(
     )
     trained = {"params": state.params, "batch_stats": state.extra}
     sample = np.random.default_rng(seed).choice(len(flat), min(2000, len(flat)), replace=False)
-    logits = in_chunks(lambda x: module.apply(trained, as_input(x), method="logits"), flat[sample])
+    logits = in_chunks(_logits, module, trained, flat[sample])
     return {
         "variables": trained,
         "train_accuracy": float((logits.argmax(-1) == labels[sample]).mean()),
@@ -78,16 +79,28 @@ def train_backbone(
 def extract_features(module: ResNet12, variables: Any, images: np.ndarray) -> np.ndarray:
     """Pooled features (..., F) of images (..., H, W), by the frozen network."""
     flat = images.reshape(-1, *images.shape[-2:])
-    features = in_chunks(lambda x: module.apply(variables, as_input(x)), flat)
+    features = in_chunks(_features, module, variables, flat)
     return features.reshape(*images.shape[:-2], -1)
 
 
-def in_chunks(function: Any, rows: np.ndarray, size: int = 500) -> np.ndarray:
-    """A jitted function of rows, applied to `size` at a time (the last chunk is padded)."""
-    compiled = jax.jit(function)
+def in_chunks(
+    function: Any, module: ResNet12, variables: Any, rows: np.ndarray, size: int = 500
+) -> np.ndarray:
+    """A compiled function (module, variables, rows), applied to `size` rows at a time."""
     out = []
     for start in range(0, len(rows), size):
         chunk = rows[start : start + size]
+        # One shape, one compilation: the last chunk is padded.
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], size - len(chunk), axis=0)])
-        out.append(np.asarray(compiled(padded))[: len(chunk)])
+        out.append(np.asarray(function(module, variables, padded))[: len(chunk)])
     return np.concatenate(out)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(module: ResNet12, variables: Any, images: jax.Array) -> jax.Array:
+    return module.apply(variables, as_input(images))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _logits(module: ResNet12, variables: Any, images: jax.Array) -> jax.Array:
+    return module.apply(variables, as_input(images), method="logits")

@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array
 
-from flown_jax.conditioning import CAML, class_embeddings
+from flown_jax.conditioning import CAML, class_embeddings, class_means
 from flown_jax.few_shot.codec import HeadCodec, Standardiser
 from flown_jax.few_shot.space import HeadSpace
 from flown_jax.flow import diffusion, sampling
@@ -77,6 +77,30 @@ class Conditioner:
             condition["caml"] = self.statistics.apply(embeddings)
         return condition
 
+    def of_images(self, features: Array, labels: Array, way: int) -> dict[str, Array]:
+        """The condition of one task whose classes may have different numbers of images.
+
+        Args:
+          features: (m, F) of the support images. labels: (m,) classes in 0..way-1.
+        Returns:
+          Named arrays (1, way, E).
+        """
+        condition = {}
+        if "features" in self.entries:
+            condition["features"] = class_means(features, labels, way)[None]
+        if "caml" in self.entries and self.caml is not None:
+            tokens = self.caml.apply(
+                self.variables,
+                features,
+                labels,
+                features,
+                jnp.arange(way),
+                method="query_embeddings",
+            )
+            means = class_means(tokens, labels, way)
+            condition["caml"] = self.statistics.apply(means)[None]
+        return condition
+
 
 def sample_flow(
     key: Array,
@@ -91,7 +115,7 @@ def sample_flow(
     samples: int,
     solver: str,
     steps: int,
-    temperature: float,
+    temperature: float | Array,
 ) -> tuple[Array, Array]:
     """S heads a task, drawn from the flow, and the mean number of evaluations of each.
 

@@ -27,7 +27,7 @@ LossAndMetrics = tuple[Array, dict[str, Array]]
 
 
 def query_log_probs(heads: Array, query: Array) -> Array:
-    """Log-probabilities (..., n, q, n) of query features (..., n, q, F) under heads (..., n, F + 1)."""
+    """Log-probabilities (..., n, q, n) of queries (..., n, q, F) under heads (..., n, F + 1)."""
     flat = query.reshape(*query.shape[:-3], -1, query.shape[-1])
     log_probs = jax.nn.log_softmax(linear.logits(heads, flat))
     return log_probs.reshape(*log_probs.shape[:-2], *query.shape[-3:-1], -1)

@@ -59,7 +59,7 @@ class Parts:
         samples: int,
         solver: str | None = None,
         steps: int | None = None,
-        temperature: float | None = None,
+        temperature: float | jax.Array | None = None,
         condition: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Heads (S, T, n, F + 1) for support features (T, n, k, F), and the mean evaluations.

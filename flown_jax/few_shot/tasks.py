@@ -31,6 +31,11 @@ class TaskTable:
     def __len__(self) -> int:
         return len(self.episodes.classes)
 
+    def take(self, tasks: slice) -> TaskTable:
+        """The table of some of the tasks."""
+        episodes = jax.tree.map(lambda indices: indices[tasks], self.episodes)
+        return TaskTable(self.features, episodes, self.targets[tasks])
+
     def support(self, tasks: Any = slice(None)) -> np.ndarray:
         """Features of the support images, (t, n, k, F)."""
         return self._gather(tasks, self.episodes.support[tasks])

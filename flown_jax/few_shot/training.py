@@ -42,19 +42,23 @@ def fit_heads(
       probe: as in `models.heads.fit_adamw`.
     """
     chunk = min(chunk, len(table))
-    fitted = jax.jit(lambda images: linear.fit_adamw(images, **probe))
     heads = []
     for start in range(0, len(table), chunk):
         images = table.target_images(slice(start, start + chunk))
         factor = length / np.linalg.norm(images[0, 0, 0])
         # One shape, one compilation: the last chunk is padded.
         padded = np.concatenate([images, np.repeat(images[-1:], chunk - len(images), axis=0)])
-        found = np.array(fitted(padded * factor))[: len(images)]
+        found = np.array(_fit_adamw(padded * factor, **probe))[: len(images)]
         found[..., :-1] *= factor
         heads.append(found)
         if report is not None:
             report(start + len(images))
     return np.concatenate(heads)
+
+
+_fit_adamw = jax.jit(
+    linear.fit_adamw, static_argnames=("steps", "learning_rate", "weight_decay", "use_bias")
+)
 
 
 def fit_lda(table: TaskTable, *, shrinkage: float) -> np.ndarray:
@@ -118,7 +122,7 @@ def train_codec(
     batch_at = make_batches(
         table, {"heads": heads}, seed=seed, batch=recipe.batch, query=query, permute=True
     )
-    variables = codec.init(jax.random.key(seed), jnp.asarray(heads[:1]))
+    variables = jax.jit(codec.init)(jax.random.key(seed), jnp.asarray(heads[:1]))
 
     def loss_fn(params, key, batch, extra):
         value, metrics = losses.codec_loss(codec, params, key, batch, space, **loss)
@@ -166,7 +170,7 @@ def train_caml(
     batch_at = make_batches(table, {}, seed=seed, batch=recipe.batch, query=query, permute=True)
     first = batch_at(0)
     way, shot = first["support"].shape[1:3]
-    variables = module.init(
+    variables = jax.jit(module.init)(
         jax.random.key(seed),
         first["support"][:1].reshape(1, way * shot, -1),
         jnp.repeat(jnp.arange(way), shot),
@@ -200,14 +204,17 @@ def train_caml(
 
 def caml_log_probs(module: CAML, variables: Any, table: TaskTable, chunk: int = 25) -> np.ndarray:
     """CAML's log-probabilities (T, n q, n) of the query images of all tasks."""
-    run = jax.jit(lambda s, q: predict(module, variables, s, q))
     support, query = table.support(), table.query()
     out = []
     for start in range(0, len(table), chunk):
         s, q = support[start : start + chunk], query[start : start + chunk]
         pad = [(0, chunk - len(s))] + [(0, 0)] * 3
-        out.append(np.asarray(run(np.pad(s, pad, "edge"), np.pad(q, pad, "edge")))[: len(s)])
+        log_probs = _predict(module, variables, np.pad(s, pad, "edge"), np.pad(q, pad, "edge"))
+        out.append(np.asarray(log_probs)[: len(s)])
     return np.concatenate(out)
+
+
+_predict = jax.jit(predict, static_argnums=0)
 
 
 def fit_conditioner(
@@ -294,7 +301,7 @@ def train_generator(
         first = batch_at(0)["condition"]
         condition = jax.tree.map(lambda a: jnp.asarray(a[:1]), first)
         key = jax.random.key(seed)
-        params = network.init(key, jnp.zeros((1, *input_shape)), jnp.zeros(()), condition)
+        params = jax.jit(network.init)(key, jnp.zeros((1, *input_shape)), jnp.zeros(()), condition)
 
     def loss_fn(params, key, batch, extra):
         value, metrics = loss(params, key, batch)

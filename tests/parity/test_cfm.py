@@ -42,9 +42,7 @@ def _paths(config):
 
 
 @pytest.mark.parametrize("prefix", ["vec", "img"])
-@pytest.mark.parametrize(
-    "name", ["icfm0", "icfm", "otcfm", "target0", "target", "sb", "vp0", "vp"]
-)
+@pytest.mark.parametrize("name", ["icfm0", "icfm", "otcfm", "target0", "target", "sb", "vp0", "vp"])
 def test_matcher(cfm, prefix, name):
     path = _paths(cfm.config)[name]
     x0, x1, eps, v, t = (

@@ -1,0 +1,105 @@
+"""Convolution forms: one function, one gradient, whatever the form."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flown_jax.layers import Conv, ConvTranspose1d, conv2d
+from flown_jax.layers.conv import FORMS
+
+# (height, width, in, out, kernel): square and not, odd kernels, tiny maps
+SAME_CASES = [(6, 4, 3, 5, 3), (5, 5, 2, 2, 5), (2, 2, 3, 4, 3), (1, 1, 3, 2, 3), (4, 3, 2, 3, 1)]
+OTHER_CASES = [(2, ((1, 1), (1, 1))), (2, ((0, 1), (0, 1))), (1, ((0, 0), (0, 0)))]
+
+
+def _case(height, width, inputs, outputs, k, batch=3):
+    key_x, key_kernel = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(key_x, (batch, height, width, inputs))
+    return x, jax.random.normal(key_kernel, (k, k, inputs, outputs)) / k
+
+
+def _value_and_gradients(x, kernel, **options):
+    def loss(x, kernel):
+        y = conv2d(x, kernel, **options)
+        return jnp.sum(jnp.sin(y)), y
+
+    (_, y), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(x, kernel)
+    return y, *gradients
+
+
+def _assert_all_close(actual, expected):
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)  # float32 sums in another order
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", SAME_CASES)
+def test_same_size_forms_agree_with_plain_convolution(form, case):
+    x, kernel = _case(*case)
+    _assert_all_close(
+        _value_and_gradients(x, kernel, form=form), _value_and_gradients(x, kernel, form="lax")
+    )
+
+
+@pytest.mark.parametrize("form", ["auto", "patches"])
+@pytest.mark.parametrize("stride, padding", OTHER_CASES)
+def test_strides_and_paddings_agree_with_plain_convolution(form, stride, padding):
+    x, kernel = _case(8, 6, 3, 4, 3)
+    options = {"stride": stride, "padding": padding}
+    _assert_all_close(
+        _value_and_gradients(x, kernel, form=form, **options),
+        _value_and_gradients(x, kernel, form="lax", **options),
+    )
+
+
+def test_gradient_inside_scan_and_vmap():
+    x, kernel = _case(4, 4, 2, 2, 3)
+
+    def loss(kernel, form):
+        h, _ = jax.lax.scan(lambda h, _: (jnp.tanh(conv2d(h, kernel, form=form)), None), x, None, 3)
+        return jnp.sum(h**2)
+
+    kernels = jnp.stack([kernel, 2 * kernel])
+    gradients = [jax.vmap(jax.grad(loss), (0, None))(kernels, form) for form in ("auto", "lax")]
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_form_has_forward_mode():
+    x, kernel = _case(4, 4, 2, 2, 3)
+    _, tangent = jax.jvp(lambda x: conv2d(x, kernel, form="lax"), (x,), (x,))
+    np.testing.assert_allclose(tangent, conv2d(x, kernel), rtol=1e-5, atol=1e-5)
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda x: conv2d(x, kernel), (x,), (x,))
+
+
+def test_default_initialisation_is_pytorch_s():
+    layer = Conv(64)
+    params = layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 16)))["params"]
+    bound = (9 * 16) ** -0.5
+    for leaf in params.values():
+        assert float(jnp.abs(leaf).max()) <= bound
+    assert float(params["kernel"].std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def test_refusals_name_the_reason():
+    x, kernel = _case(4, 4, 2, 3, 3)
+    with pytest.raises(ValueError, match="form 'fast' is unknown"):
+        conv2d(x, kernel, form="fast")
+    with pytest.raises(ValueError, match="covers stride 1 and same-size output only"):
+        conv2d(x, kernel, stride=2, form="canonical")
+    with pytest.raises(ValueError, match="needs x"):
+        conv2d(x[..., :1], kernel)
+
+
+def test_transposed_convolution_writes_one_block_a_position():
+    layer = ConvTranspose1d(features=2, kernel_size=3)
+    x = jnp.zeros((1, 4, 2)).at[0, 1, 0].set(1.0)
+    variables = layer.init(jax.random.key(0), x)
+    params = variables["params"]
+    y = layer.apply(variables, x) - params["bias"]
+    assert y.shape == (1, 12, 2)
+    np.testing.assert_allclose(y[0, 3:6], params["kernel"][:, 0], rtol=1e-6)
+    assert not np.any(np.delete(np.asarray(y[0]), [3, 4, 5], 0))
