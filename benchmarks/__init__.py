@@ -1,1 +1,1 @@
-"""Speed against twins measured in the same run."""
+"""Speed against PyTorch twins measured in the same run; `python -m benchmarks` runs them all."""

@@ -1,10 +1,14 @@
-"""What every command shares: flags, one clear sentence for a user's mistake, exit codes."""
+"""What every command shares: the command line, one sentence for a user's mistake, exit codes."""
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 import pathlib
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -12,6 +16,9 @@ from ml_collections import ConfigDict, config_flags
 from flown_jax.errors import UserError
 
 _EXIT = 2
+_INTERRUPTED = 130  # what a shell reports of a process that an interrupt ended
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=|$)")
+_TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def run(
@@ -25,8 +32,74 @@ def run(
       config_file: the default of --config.
       function: the work; a `UserError` of it becomes one sentence and exit status 2.
     """
+    try:
+        values = _own_flags(config_file)
+        rest = _parsed(values, sys.argv, known_only=True)
+        if values["help"].value:
+            print(_help(module, doc, values))
+            return
+        config = load_config(values["config"].value)
+        override(config, rest[1:], module)
+        if values["workdir"].value == "":
+            raise UserError("--workdir needs the name of a folder.")
+        function(config, values["workdir"].value)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command goes on from here.", _INTERRUPTED)
+    except UserError as error:
+        _stop(_one_line(error), _EXIT)
+
+
+def load_config(text: str) -> ConfigDict:
+    """The configuration of FILE or FILE:VARIANT.
+
+    Raises:
+      UserError: no such file, no configuration in it, or no such variant.
+    """
+    name, _, variant = text.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        raise UserError(f"there is no configuration file {name!r}.")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{name} is no configuration file: it must be Python with get_config.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"{name}, line {error.lineno}, is no Python: {error.msg}.") from error
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{name} is no configuration file: it has no function get_config.")
+    try:
+        return module.get_config(*([variant] if variant else []))
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def override(config: ConfigDict, arguments: Sequence[str], module: str) -> None:
+    """Set the fields of a configuration that --config.FIELD=VALUE arguments name.
+
+    Raises:
+      UserError: no such field (the nearest is named), a value of another type, any other argument.
+    """
+    defaults = dict(_fields(config))
+    for argument in arguments:
+        if (found := _OVERRIDE.match(argument)) is not None:
+            _check_field(found.group(1), defaults)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=values, sys_argv=[module, *arguments]
+    )
+    rest = _parsed(values, [module, *arguments], defaults=defaults)
+    if len(rest) > 1:
+        raise UserError(f"{module} takes no argument {rest[1]!r}; see --help.")
+    for field, value in _fields(config):
+        if isinstance(value, tuple) and defaults[field]:
+            _check_entries(field, value, defaults[field])
+
+
+def _own_flags(config_file: str) -> flags.FlagValues:
+    values = flags.FlagValues()
+    flags.DEFINE_string(
         "config",
         config_file,
         "Configuration file, with :VARIANT behind it if wanted; single fields are set by "
@@ -41,60 +114,79 @@ def run(
         flag_values=values,
     )
     flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
+    return values
+
+
+def _parsed(
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    *,
+    known_only: bool = False,
+    defaults: dict[str, Any] | None = None,
+) -> list[str]:
+    """The arguments that are no flags of these."""
+    values.set_gnu_getopt(True)
     try:
-        rest = values(sys.argv)
-        if values["help"].value:
-            print(f"{doc.strip()}\n\nusage: python -m {module} [--config=FILE[:VARIANT]] ...\n")
-            print(values.main_module_help() or _own_help(values))
-            return
-        if len(rest) > 1:
-            raise UserError(f"{module} takes no argument {rest[1]!r}; see --help.")
-        function(values["config"].value, values["workdir"].value)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command goes on from here.")
+        return values(list(argv), known_only=known_only)
+    except flags.IllegalFlagValueError as error:
+        found = re.match(r"flag --config\.([^=]*)=(.*?): ", str(error), re.DOTALL)
+        if found is None or defaults is None:
+            raise UserError(_one_line(error)) from error
+        field, value = found.groups()
+        wanted = _TYPES.get(type(defaults[field]), f"a {type(defaults[field]).__name__}")
+        raise UserError(
+            f"--config.{field}={value}: {wanted} is wanted, like {defaults[field]}."
+        ) from error
+    except flags.UnrecognizedFlagError as error:
+        nearest = difflib.get_close_matches(error.flagname, ("config", "workdir", "help"), 1, 0.0)
+        raise UserError(
+            f"there is no flag --{error.flagname}; the nearest is --{nearest[0]}."
+        ) from error
     except flags.Error as error:
-        _stop(_first_line(error))
-    except (AttributeError, KeyError, TypeError, FileNotFoundError) as error:
-        # config_flags reports a misspelt field and a missing file by these; anything that comes
-        # out of the work itself is a fault of ours and keeps its traceback.
-        if not _from_flags(error):
-            raise
-        _stop(_field_sentence(error))
-    except UserError as error:
-        _stop(str(error))
-    except ValueError as error:
-        if not _from_flags(error):
-            raise
-        _stop(_first_line(error))
+        raise UserError(_one_line(error)) from error
 
 
-def _own_help(values: flags.FlagValues) -> str:
-    lines = []
-    for name in ("config", "workdir", "help"):
-        lines.append(f"  --{name}: {values[name].help}")
-    return "\n".join(lines)
+def _check_field(field: str, defaults: dict[str, Any]) -> None:
+    if field in defaults:
+        return
+    if any(known.startswith(f"{field}.") for known in defaults):
+        raise UserError(
+            f"config.{field} is a group of fields; set one of them by --config.{field}.NAME=VALUE."
+        )
+    nearest = difflib.get_close_matches(field, defaults, n=1, cutoff=0.0)[0]
+    raise UserError(f"there is no field config.{field}; the nearest is config.{nearest}.")
 
 
-def _from_flags(error: BaseException) -> bool:
-    """Whether an error was raised while the command line was parsed."""
-    traceback = error.__traceback__
-    while traceback is not None:
-        if pathlib.Path(traceback.tb_frame.f_code.co_filename).name == "config_flags.py":
-            return True
-        traceback = traceback.tb_next
-    return False
+def _check_entries(field: str, value: tuple, default: tuple) -> None:
+    """Entries of a tuple have the type of the default's; a whole number is a number, too."""
+    wanted = type(default[0])
+    allowed = (int, float) if wanted is float else (wanted,)
+    if not all(isinstance(entry, allowed) and not isinstance(entry, bool) for entry in value):
+        raise UserError(
+            f"--config.{field}={value}: entries must be {_TYPES.get(wanted, wanted.__name__)}, "
+            f"like {default}."
+        )
 
 
-def _field_sentence(error: BaseException) -> str:
-    text = _first_line(error)
-    return f"the command line does not fit the configuration: {text}"
+def _fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field below the groups, by its dotted name."""
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().strip("'\"").splitlines() if line.strip()]
-    return " ".join(lines) if lines else type(error).__name__
+def _help(module: str, doc: str, values: flags.FlagValues) -> str:
+    usage = f"usage: python -m {module} [--config=FILE[:VARIANT]] [--config.FIELD=VALUE ...] "
+    lines = [f"  --{name}: {values[name].help}" for name in ("config", "workdir", "help")]
+    return "\n".join([doc.strip(), "", f"{usage}[--workdir=FOLDER]", "", *lines])
 
 
-def _stop(sentence: str) -> None:
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _stop(sentence: str, status: int) -> None:
     print(f"error: {sentence}", file=sys.stderr)
-    raise SystemExit(_EXIT)
+    raise SystemExit(status)

@@ -119,7 +119,7 @@ def finished(path: pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
     try:
         stored = json.loads((path / "config.json").read_text())
         results = json.loads((path / "results.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(

@@ -211,7 +211,7 @@ def contact_sheet(folder: Path, data: dict[str, Any]) -> Path:
     for split, count in (("train", 8), ("validation", 4), ("test", 8)):
         for c in data["split"][split][:count]:
             rows.append(data["images"][c][:16])
-            titles.append(f"{split}: {name(data['characters'][c], '?').lower()[:34]}")
+            titles.append(f"{split}: {name(data['characters'][c], '?').lower()[:26]}")
     for digit in range(0, 10, 2):
         images = data["foreign_images"][data["foreign_labels"] == digit]
         rows.append(images[:16])

@@ -206,14 +206,18 @@ def _bilinear(pictures: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def _different(pictures: np.ndarray, alike: float) -> list[int]:
-    """Greedy choice of pictures whose centred cosine with every chosen one is at most `alike`."""
+    """Greedy choice of pictures whose centred cosine with every chosen one is at most `alike`.
+
+    A character that draws nothing (the object replacement character) is no class.
+    """
     flat = pictures.reshape(len(pictures), -1)
     flat = flat - flat.mean(1, keepdims=True)
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    norms = np.linalg.norm(flat, axis=1)
+    flat = flat / np.maximum(norms, 1e-12)[:, None]
     cosine = flat @ flat.T
     chosen: list[int] = []
     for index in range(len(flat)):
-        if not chosen or cosine[index, chosen].max() <= alike:
+        if norms[index] > 0 and (not chosen or cosine[index, chosen].max() <= alike):
             chosen.append(index)
     return chosen
 
@@ -263,10 +267,13 @@ def _render(character: str, font: str) -> np.ndarray:
     from PIL import Image, ImageDraw
     from scipy.ndimage import gaussian_filter
 
-    left, top, right, bottom = _font(font).getbbox(character)
-    width, height = max(right - left, 1), max(bottom - top, 1)
-    picture = Image.new("L", (width, height))
-    ImageDraw.Draw(picture).text((-left, -top), character, fill=255, font=_font(font))
+    font_object = _font(font)
+    left, top, right, bottom = font_object.getbbox(character)
+    picture = Image.new("L", (int(right - left) + 8, int(bottom - top) + 8))
+    ImageDraw.Draw(picture).text((4 - left, 4 - top), character, fill=255, font=font_object)
+    # The font's box may be larger than the ink.
+    picture = picture.crop(picture.getbbox() or (0, 0, 1, 1))
+    width, height = picture.size
     factor = _BOX / max(width, height)
     size = (max(round(width * factor), 1), max(round(height * factor), 1))
     canvas = Image.new("L", (_CANVAS, _CANVAS))

@@ -90,7 +90,7 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = Conv(self.z_channels, 1, dtype=self.dtype)
         if self.adapter == "linear":
             self.fc_in = Dense(self._width, dtype=self.dtype)
-            self.fc_out = Dense(self.in_dim, dtype=self.dtype)
+            self.fc_out = Dense(self._length, dtype=self.dtype)
 
     def __call__(self, w: Array) -> tuple[Array, Posterior]:
         """Returns the reconstruction from the posterior's mean, and the posterior."""

@@ -48,7 +48,8 @@ def entropic_ot(
 ) -> Array:
     """Indices i, (B,), with x0[i_j] drawn from column j of the Sinkhorn plan of strength `reg`.
 
-    For SB-CFM reg = 2 sigma^2. Each x1 appears once; each x0 once on average.
+    For SB-CFM reg = 2 sigma^2. Each x1 appears once; each x0 once on average. At most 1000
+    Sinkhorn iterations: a reg far below the costs leaves the plan short of converged.
     """
     u = jax.random.uniform(key, (x1.shape[0],))
     return _on_host(partial(_draw_columns, reg=reg), x0, x1, groups, u)
@@ -65,12 +66,18 @@ def get_coupling(name: str, *, reg: float | None = None) -> Coupling:
     Raises:
       ValueError: the name is unknown, or reg is missing or superfluous.
     """
-    couplings = {"independent": independent, "exact_ot": exact_ot, "entropic_ot": entropic_ot}
+    couplings: dict[str, Coupling] = {
+        "independent": independent,
+        "exact_ot": exact_ot,
+        "entropic_ot": entropic_ot,
+    }
     if name not in couplings:
         raise ValueError(f"coupling {name!r} is unknown, expected one of {', '.join(couplings)}.")
     if (name == "entropic_ot") != (reg is not None):
         raise ValueError(f"reg belongs to entropic_ot and only to it, got {reg} for {name!r}.")
-    return partial(entropic_ot, reg=reg) if reg is not None else couplings[name]
+    if reg is not None:
+        return partial(entropic_ot, reg=reg)
+    return couplings[name]
 
 
 def needs_groups(coupling: Coupling) -> bool:

@@ -214,7 +214,8 @@ def _canonical_gradients(x, kernel, g):
 
 
 def _canonical_backward(residuals, g):
-    return _canonical_gradients(*residuals, g)
+    x, kernel = residuals
+    return _canonical_gradients(x, kernel, g)
 
 
 _canonical_conv.defvjp(_canonical_forward, _canonical_backward)

@@ -1,7 +1,8 @@
 """ResNet-12, the few-shot backbone (paper section 3.2; Meta-Baseline's form of it).
 
 Four blocks of three 3x3 convolutions beside a 1x1 shortcut, LeakyReLU 0.1 and a 2x2 max-pooling
-that floors, then the mean over positions. No stem, no dropout.
+that floors, then the mean over positions. No stem, no dropout. Convolutions are linen's own, the
+fastest form in straight code: train in a Python loop over one jitted step, not in a scan.
 Source: Chen et al., Meta-Baseline: Exploring Simple Meta-Learning for Few-Shot Learning, 2021.
 """
 

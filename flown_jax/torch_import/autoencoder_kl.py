@@ -67,8 +67,9 @@ def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
         "post_quant_conv": reader.conv2d("post_quant_conv", module.embed_dim, module.z_channels, 1),
     }
     if module.adapter == "linear":
-        params["fc_in"] = reader.linear("encoder.fc_in", module.in_dim, module.fdim)
-        params["fc_out"] = reader.linear("decoder.fc_out", module.fdim, module.in_dim)
+        in_dim, fdim = int(config["in_dim"]), int(config["fdim"])
+        params["fc_in"] = reader.linear("encoder.fc_in", in_dim, fdim)
+        params["fc_out"] = reader.linear("decoder.fc_out", fdim, in_dim)
     reader.finish()
     return {"params": params}
 

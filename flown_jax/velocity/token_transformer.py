@@ -71,7 +71,10 @@ class TokenTransformer(nn.Module):
         linear = nn.Dense(
             self.out_dim, use_bias=False, kernel_init=zeros, dtype=self.dtype, name="linear"
         )
-        return out + linear(apart)
+        # Velocity and noise contain x itself, by a factor that depends on the time; the normalised
+        # tokens lose its size, so it takes a way of its own.
+        gain = nn.Dense(self.out_dim, kernel_init=zeros, dtype=self.dtype, name="gain")(time)
+        return out + linear(apart) + gain[:, None] * x
 
     def _dense(self, width: int, name: str) -> nn.Dense:
         return nn.Dense(width, dtype=self.dtype, name=name)

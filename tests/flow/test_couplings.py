@@ -86,12 +86,14 @@ def test_source_given_the_condition():
 
 
 def test_entropic_ot_between_its_limits():
-    x0, x1 = _batch(12)
-    sharp = c.entropic_ot(KEY, x0, x1, reg=1e-3)
-    np.testing.assert_array_equal(sharp, c.exact_ot(KEY, x0, x1))
-    draws = jax.vmap(lambda k: c.entropic_ot(k, x0, x1, reg=1e6))(jax.random.split(KEY, 400))
+    x0, noise = _batch(12)
+    order = jax.random.permutation(KEY, 12)
+    x1 = x0[order] + 0.01 * noise  # well separated pairs, so the sharp plan is a permutation
+    np.testing.assert_array_equal(c.entropic_ot(KEY, x0, x1, reg=0.01), order)
+    np.testing.assert_array_equal(c.exact_ot(KEY, x0, x1), order)
+    draws = jax.vmap(lambda k: c.entropic_ot(k, x0, x1, reg=1e6))(jax.random.split(KEY, 150))
     frequency = np.bincount(np.asarray(draws).ravel(), minlength=12) / draws.size
-    np.testing.assert_allclose(frequency, 1 / 12, atol=0.015)  # four standard errors
+    np.testing.assert_allclose(frequency, 1 / 12, atol=0.027)  # four standard errors
     groups = jnp.array([0, 1] * 6)
     i = jax.jit(c.get_coupling("entropic_ot", reg=0.5))(KEY, x0, x1, groups)
     np.testing.assert_array_equal(groups[i], groups)
@@ -107,8 +109,8 @@ def test_plans_have_uniform_marginals(sizes):
         np.testing.assert_allclose(plan.sum(1), 1 / sizes[0], atol=1e-8)
         np.testing.assert_allclose(plan.sum(0), 1 / sizes[1], atol=1e-8)
     assert (exact * cost).sum() <= (entropic * cost).sum() + 1e-9
-    rigid = c.ot_plan(cost, "unbalanced", reg=0.5, reg_m=1e5, iterations=20_000)
-    np.testing.assert_allclose(rigid, entropic, atol=1e-5)
+    rigid = c.ot_plan(cost, "unbalanced", reg=0.5, reg_m=1e3, iterations=5000, tolerance=1e-7)
+    np.testing.assert_allclose(rigid, entropic, atol=3e-3)  # of order reg / reg_m
     assert c.ot_plan(cost, "unbalanced", reg=0.5, reg_m=0.5).sum() < 1
 
 

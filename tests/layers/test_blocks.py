@@ -19,24 +19,21 @@ from flown_jax.layers import (
     sinusoidal_embedding,
     upsample_nearest,
 )
+from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
 
 def _maps(channels=8, side=4, batch=2):
     return jax.random.normal(jax.random.key(0), (batch, side, side, channels))
 
 
-def _shaken(variables):
-    """Variables with noise, so that layers that start at zero take part."""
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    noisy = [a + 0.3 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+def _apply(module, variables, *inputs):
+    return quick_jit(module.apply)(variables, *inputs)
 
 
 def test_group_norm_gives_each_group_mean_zero_and_variance_one():
     x = 5 + 3 * _maps()
     layer = GroupNorm(num_groups=2, epsilon=1e-6)
-    y = layer.apply(layer.init(jax.random.key(0), x), x).reshape(2, 16, 2, 4)
+    y = _apply(layer, initial_variables(layer, x), x).reshape(2, 16, 2, 4)
     np.testing.assert_allclose(y.mean((1, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((1, 3)), 1, atol=1e-5)
 
@@ -44,16 +41,16 @@ def test_group_norm_gives_each_group_mean_zero_and_variance_one():
 def test_group_norm_of_a_constant_is_its_bias_and_its_gradient_is_finite():
     layer = GroupNorm(num_groups=2, epsilon=1e-6)
     x = jnp.full((1, 2, 2, 4), 1e4)
-    variables = layer.init(jax.random.key(0), x)
-    np.testing.assert_array_equal(layer.apply(variables, x), 0)
-    gradient = jax.grad(lambda x: layer.apply(variables, x).sum())(x)
+    variables = initial_variables(layer, x)
+    np.testing.assert_array_equal(_apply(layer, variables, x), 0)
+    gradient = quick_jit(jax.grad(lambda x: layer.apply(variables, x).sum()))(x)
     assert np.all(np.isfinite(gradient))
 
 
 def test_group_norm_keeps_half_precision_statistics_in_float32():
     x = (100 + _maps()).astype(jnp.bfloat16)
     layer = GroupNorm(num_groups=2, epsilon=1e-6, dtype=jnp.bfloat16)
-    y = layer.apply(layer.init(jax.random.key(0), x), x)
+    y = _apply(layer, initial_variables(layer, x), x)
     assert y.dtype == jnp.bfloat16
     assert abs(float(y.astype(jnp.float32).mean())) < 1e-2
 
@@ -102,14 +99,14 @@ def test_pooling_undoes_nearest_doubling():
 def test_attention_moves_with_its_places(layer):
     """A permutation of the places permutes the output: no position is special."""
     x = _maps()
-    variables = _shaken(layer.init(jax.random.key(1), x))
+    variables = random_variables(layer, x)
     order = jax.random.permutation(jax.random.key(2), 16)
 
     def permute(x):
         return x.reshape(2, 16, 8)[:, order].reshape(x.shape)
 
-    moved = layer.apply(variables, permute(x))
-    np.testing.assert_allclose(moved, permute(layer.apply(variables, x)), rtol=1e-4, atol=1e-5)
+    moved = _apply(layer, variables, permute(x))
+    np.testing.assert_allclose(moved, permute(_apply(layer, variables, x)), rtol=1e-4, atol=1e-5)
 
 
 def test_attention_with_wrong_heads_is_refused():
@@ -120,7 +117,7 @@ def test_attention_with_wrong_heads_is_refused():
 def test_both_qkv_orders_are_one_function_of_permuted_parameters():
     x, heads, width = _maps(), 2, 4
     old, new = (MultiHeadAttention(heads, 2, 1e-5, new_order=n) for n in (False, True))
-    variables = _shaken(old.init(jax.random.key(1), x))
+    variables = random_variables(old, x)
 
     def reorder(leaf):
         parts = leaf.reshape(*leaf.shape[:-1], heads, 3, width)
@@ -128,8 +125,8 @@ def test_both_qkv_orders_are_one_function_of_permuted_parameters():
 
     params = dict(variables["params"])
     params["qkv"] = jax.tree.map(reorder, params["qkv"])
-    y = new.apply({"params": params}, x)
-    np.testing.assert_allclose(y, old.apply(variables, x), rtol=1e-5, atol=1e-6)
+    y = _apply(new, {"params": params}, x)
+    np.testing.assert_allclose(y, _apply(old, variables, x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])
@@ -139,20 +136,21 @@ def test_time_block_starts_as_its_shortcut_then_depends_on_the_embedding(
 ):
     x, embedding = _maps(), jax.random.normal(jax.random.key(3), (2, 6))
     block = TimeResidualBlock(8, 2, 1e-5, scale_shift=scale_shift, resample=resample)
-    variables = block.init(jax.random.key(1), x, embedding)
+    variables = initial_variables(block, x, embedding)
     shortcut = {"none": lambda x: x, "up": upsample_nearest, "down": mean_pool}[resample](x)
-    np.testing.assert_allclose(block.apply(variables, x, embedding), shortcut, rtol=1e-6)
+    y = _apply(block, variables, x, embedding)
+    np.testing.assert_allclose(y, shortcut, rtol=1e-5, atol=1e-6)
 
-    variables = _shaken(variables)
-    y = block.apply(variables, x, embedding)
+    variables = random_variables(block, x, embedding)
+    y = _apply(block, variables, x, embedding)
     assert y.shape == (2, side, side, 8)
-    assert float(jnp.abs(y - block.apply(variables, x, -embedding)).max()) > 1e-2
+    assert float(jnp.abs(y - _apply(block, variables, x, -embedding)).max()) > 1e-2
 
 
 def test_autoencoder_block_changes_channels_and_passes_gradients():
     block = ResidualBlock(6, 2, 1e-6)
     x = _maps()
-    variables = block.init(jax.random.key(1), x)
-    assert block.apply(variables, x).shape == (2, 4, 4, 6)
-    gradients = jax.grad(lambda v: jnp.sum(block.apply(v, x) ** 2))(variables)
+    variables = random_variables(block, x)
+    assert _apply(block, variables, x).shape == (2, 4, 4, 6)
+    gradients = quick_jit(jax.grad(lambda v: jnp.sum(block.apply(v, x) ** 2)))(variables)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from flown_jax.layers import Conv, ConvTranspose1d, conv2d
 from flown_jax.layers.conv import FORMS
+from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
 # (height, width, in, out, kernel): square and not, odd kernels, tiny maps
 SAME_CASES = [(6, 4, 3, 5, 3), (5, 5, 2, 2, 5), (2, 2, 3, 4, 3), (1, 1, 3, 2, 3), (4, 3, 2, 3, 1)]
@@ -21,38 +24,34 @@ def _case(height, width, inputs, outputs, k, batch=3):
     return x, jax.random.normal(key_kernel, (k, k, inputs, outputs)) / k
 
 
-def _value_and_gradients(x, kernel, **options):
-    def loss(x, kernel):
-        y = conv2d(x, kernel, **options)
-        return jnp.sum(jnp.sin(y)), y
+def _agree(x, kernel, forms, **options):
+    """All forms give plain convolution's value and gradients."""
 
-    (_, y), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(x, kernel)
-    return y, *gradients
+    @quick_jit
+    def compute(x, kernel):
+        def loss(x, kernel, form):
+            y = conv2d(x, kernel, form=form, **options)
+            return jnp.sum(jnp.sin(y)), y
+
+        run = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        return {form: run(x, kernel, form) for form in (*forms, "lax")}
+
+    results = compute(x, kernel)
+    expected = jax.tree.leaves(results["lax"])
+    for form in forms:
+        for a, b in zip(jax.tree.leaves(results[form]), expected, strict=True):
+            # float32 sums in another order
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5, err_msg=form)
 
 
-def _assert_all_close(actual, expected):
-    for a, b in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)  # float32 sums in another order
-
-
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("case", SAME_CASES)
-def test_same_size_forms_agree_with_plain_convolution(form, case):
-    x, kernel = _case(*case)
-    _assert_all_close(
-        _value_and_gradients(x, kernel, form=form), _value_and_gradients(x, kernel, form="lax")
-    )
+def test_same_size_forms_agree_with_plain_convolution(case):
+    _agree(*_case(*case), FORMS)
 
 
-@pytest.mark.parametrize("form", ["auto", "patches"])
 @pytest.mark.parametrize("stride, padding", OTHER_CASES)
-def test_strides_and_paddings_agree_with_plain_convolution(form, stride, padding):
-    x, kernel = _case(8, 6, 3, 4, 3)
-    options = {"stride": stride, "padding": padding}
-    _assert_all_close(
-        _value_and_gradients(x, kernel, form=form, **options),
-        _value_and_gradients(x, kernel, form="lax", **options),
-    )
+def test_strides_and_paddings_agree_with_plain_convolution(stride, padding):
+    _agree(*_case(8, 6, 3, 4, 3), ("auto", "patches"), stride=stride, padding=padding)
 
 
 def test_gradient_inside_scan_and_vmap():
@@ -62,9 +61,25 @@ def test_gradient_inside_scan_and_vmap():
         h, _ = jax.lax.scan(lambda h, _: (jnp.tanh(conv2d(h, kernel, form=form)), None), x, None, 3)
         return jnp.sum(h**2)
 
-    kernels = jnp.stack([kernel, 2 * kernel])
-    gradients = [jax.vmap(jax.grad(loss), (0, None))(kernels, form) for form in ("auto", "lax")]
-    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
+    @quick_jit
+    def gradients(kernels):
+        return [jax.vmap(jax.grad(loss), (0, None))(kernels, form) for form in ("auto", "lax")]
+
+    np.testing.assert_allclose(*gradients(jnp.stack([kernel, 2 * kernel])), rtol=1e-4, atol=1e-4)
+
+
+def test_loops_hold_no_slow_gradient():
+    """The compiled loop has only convolutions of the layout that XLA's CPU backend is fast at."""
+    x, kernel = _case(8, 8, 2, 2, 3)
+
+    def loss(kernel):
+        h, _ = jax.lax.scan(lambda h, _: (jnp.tanh(conv2d(h, kernel)), None), x, None, 3)
+        return jnp.sum(h**2)
+
+    if jax.default_backend() == "cpu":
+        text = jax.jit(jax.grad(loss)).lower(kernel).compile().as_text()
+        layouts = set(re.findall(r"dim_labels=(\S+?),? ", text))
+        assert layouts == {"b01f_01io->b01f"}
 
 
 def test_plain_form_has_forward_mode():
@@ -77,7 +92,7 @@ def test_plain_form_has_forward_mode():
 
 def test_default_initialisation_is_pytorch_s():
     layer = Conv(64)
-    params = layer.init(jax.random.key(0), jnp.zeros((1, 4, 4, 16)))["params"]
+    params = initial_variables(layer, jnp.zeros((1, 4, 4, 16)))["params"]
     bound = (9 * 16) ** -0.5
     for leaf in params.values():
         assert float(jnp.abs(leaf).max()) <= bound
@@ -97,7 +112,7 @@ def test_refusals_name_the_reason():
 def test_transposed_convolution_writes_one_block_a_position():
     layer = ConvTranspose1d(features=2, kernel_size=3)
     x = jnp.zeros((1, 4, 2)).at[0, 1, 0].set(1.0)
-    variables = layer.init(jax.random.key(0), x)
+    variables = random_variables(layer, x)
     params = variables["params"]
     y = layer.apply(variables, x) - params["bias"]
     assert y.shape == (1, 12, 2)

@@ -10,6 +10,7 @@ import pytest
 from flown_jax.errors import UserError
 from flown_jax.torch_import import convert
 from flown_jax.torch_import.autoencoder_kl import module_from_config
+from tests.layers.helpers import random_variables
 
 CONFIG = {
     "ch": 4,
@@ -55,7 +56,7 @@ def _rename(name):
 def test_converting_back_gives_the_same_parameters(config):
     module = module_from_config(config)
     w = jnp.zeros((1, 10) if "in_dim" in config else (1, 8, 8, 1))
-    params = module.init(jax.random.key(0), w)["params"]
+    params = random_variables(module, w)["params"]
     state = torch_state(params, _rename) | {"loss.logvar": np.zeros(())}
     converted = convert("autoencoder_kl", state, config)
     jax.tree.map(np.testing.assert_array_equal, converted, {"params": params})
@@ -63,7 +64,7 @@ def test_converting_back_gives_the_same_parameters(config):
 
 def test_wrong_entries_are_refused_by_name():
     module = module_from_config(CONFIG)
-    params = module.init(jax.random.key(0), jnp.zeros((1, 10)))["params"]
+    params = random_variables(module, jnp.zeros((1, 10)))["params"]
     state = torch_state(params, _rename)
     missing = {k: v for k, v in state.items() if k != "encoder.mid.attn_1.q.weight"}
     with pytest.raises(UserError, match=r"no entry 'encoder\.mid\.attn_1\.q\.weight'"):

@@ -47,7 +47,9 @@ def test_missing_wrong_and_left_entries_are_named():
     with pytest.raises(UserError, match=r"'fc.weight' .* has shape \(3, 2\), not \(5, 2\)"):
         reader.linear("fc", 2, 5)
     reader.conv2d("conv", 2, 4)
-    with pytest.raises(UserError, match="unknown to this network: fc.bias, fc.weight, loss.scale"):
+    with pytest.raises(
+        UserError, match=r"unknown to this network: fc\.bias, fc\.weight, loss\.scale"
+    ):
         reader.finish()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from flown_jax.errors import UserError
 from flown_jax.torch_import import conditioned_unet, convert, unet
+from tests.layers.helpers import random_variables
 
 CONFIG = {
     "dim": [2, 4, 4],
@@ -46,7 +47,7 @@ def test_converting_back_gives_the_same_parameters(name):
     config = CONFIG | VARIANTS[name]
     module = unet.module_from_config(config)
     condition = {"label": jnp.zeros(1, int)} if "class_cond" in config else None
-    params = module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)), 0.0, condition)["params"]
+    params = random_variables(module, jnp.zeros((1, 4, 4, 2)), 0.0, condition)["params"]
     converted = convert("unet", torch_state(params), config)
     jax.tree.map(np.testing.assert_array_equal, converted, {"params": params})
 
@@ -56,7 +57,7 @@ def test_conditioned_unet_round_trip():
     config = {"unet": ADM, "cond": condition | {"in_ch": 1, "input_size": 4}}
     module = conditioned_unet.module_from_config(config)
     x, features = jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 3, 2, 5))
-    params = module.init(jax.random.key(0), x, 0.0, features)["params"]
+    params = random_variables(module, x, 0.0, features)["params"]
     state = {f"diffusion_model.{k}": v for k, v in torch_state(params["unet"]).items()}
     encoder = params["dataset_condition"]
     state |= {
@@ -71,7 +72,7 @@ def test_conditioned_unet_round_trip():
 
 def test_wrong_entries_are_refused_by_name():
     module = unet.module_from_config(CONFIG)
-    params = module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 2)), 0.0)["params"]
+    params = random_variables(module, jnp.zeros((1, 4, 4, 2)), 0.0)["params"]
     state = torch_state(params)
     missing = {k: v for k, v in state.items() if k != "out.2.bias"}
     with pytest.raises(UserError, match=r"no entry 'out\.2\.bias'"):

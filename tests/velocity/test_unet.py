@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from flown_jax.errors import UserError
-from flown_jax.layers import conv2d
 from flown_jax.velocity import ConditionedUNet, DatasetCondition, UNet
+from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
 SMALL = {
     "model_channels": 8,
@@ -18,12 +18,16 @@ SMALL = {
     "num_res_blocks": 1,
     "num_groups": 4,
 }
+LOW = SMALL | {"channel_mult": (1,)}  # one level, where the levels do not matter
 VARIANTS = {
     "plain": {},
-    "attention with heads": {"attention_resolutions": (1, 2), "num_heads": 2},
-    "heads by width": {"num_head_channels": 4, "use_new_attention_order": True},
-    "scale-shift, resampling blocks": {"use_scale_shift_norm": True, "resblock_updown": True},
-    "two blocks, three levels": {"num_res_blocks": 2, "channel_mult": (1, 1, 2)},
+    "all options": {
+        "attention_resolutions": (2,),
+        "num_head_channels": 4,
+        "use_new_attention_order": True,
+        "use_scale_shift_norm": True,
+        "resblock_updown": True,
+    },
 }
 
 
@@ -31,40 +35,41 @@ def _maps(side=4, channels=3, batch=2):
     return jax.random.normal(jax.random.key(0), (batch, side, side, channels))
 
 
-def _shaken(variables):
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    noisy = [a + 0.2 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, noisy)
+def _velocity(model, variables, *inputs):
+    return quick_jit(model.apply)(variables, *inputs)
+
+
+def test_velocity_is_zero_at_the_start():
+    model, x = UNet(**LOW), _maps()
+    variables = initial_variables(model, x, 0.3)
+    np.testing.assert_array_equal(_velocity(model, variables, x, 0.3), 0)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_velocity_is_zero_at_the_start_and_trainable(name):
+def test_every_parameter_takes_part(name):
     model, x = UNet(**SMALL | VARIANTS[name]), _maps()
-    variables = model.init(jax.random.key(1), x, 0.3)
-    v = model.apply(variables, x, 0.3)
-    assert v.shape == x.shape
-    np.testing.assert_array_equal(v, 0)
 
     def loss(variables):
-        return jnp.mean((model.apply(variables, x, 0.3) - x) ** 2)
+        v = model.apply(variables, x, 0.3)
+        return jnp.mean((v - x) ** 2), v
 
-    gradients = jax.jit(jax.grad(loss))(_shaken(variables))
-    assert all(np.all(np.isfinite(g)) for g in jax.tree.leaves(gradients))
-    assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradients))
+    gradients, v = quick_jit(jax.grad(loss, has_aux=True))(random_variables(model, x, 0.3))
+    assert v.shape == x.shape
+    for gradient in jax.tree.leaves(gradients):
+        assert np.all(np.isfinite(gradient)) and float(jnp.abs(gradient).max()) > 0
 
 
 def test_scalar_time_is_the_same_time_for_all_and_time_scale_scales_it():
     x = _maps()
-    model = UNet(**SMALL)
-    variables = _shaken(model.init(jax.random.key(1), x, 0.0))
-    v = model.apply(variables, x, 0.5)
-    np.testing.assert_allclose(v, model.apply(variables, x, jnp.full(2, 0.5)), rtol=1e-6)
-    scaled = UNet(**SMALL, time_scale=10.0).apply(variables, x, 0.05)
+    model = UNet(**LOW)
+    variables = random_variables(model, x, 0.0)
+    v = _velocity(model, variables, x, 0.5)
+    np.testing.assert_allclose(v, _velocity(model, variables, x, jnp.full(2, 0.5)), rtol=1e-6)
+    scaled = _velocity(UNet(**LOW, time_scale=10.0), variables, x, 0.05)
     np.testing.assert_allclose(v, scaled, rtol=1e-4, atol=1e-5)
-    assert float(jnp.abs(v - model.apply(variables, x, 0.9)).max()) > 1e-3
+    assert float(jnp.abs(v - _velocity(model, variables, x, 0.9)).max()) > 1e-3
     with pytest.raises(UserError, match=r"t must be a scalar or of shape \(2,\), got \(3,\)"):
-        model.apply(variables, x, jnp.zeros(3))
+        _velocity(model, variables, x, jnp.zeros(3))
 
 
 @pytest.mark.parametrize("entry", ["label", "channels", "embedding"])
@@ -75,10 +80,10 @@ def test_each_condition_reaches_the_velocity_of_its_own_sample(entry):
         "channels": _maps(channels=2),
         "embedding": jax.random.normal(jax.random.key(4), (2, 5)),
     }[entry]
-    model = UNet(**SMALL, num_classes=3 if entry == "label" else None)
-    variables = _shaken(model.init(jax.random.key(1), x, 0.0, {entry: value}))
-    v = model.apply(variables, x, 0.2, {entry: value})
-    other = model.apply(variables, x, 0.2, {entry: value.at[1].add(1)})
+    model = UNet(**LOW, num_classes=3 if entry == "label" else None)
+    variables = random_variables(model, x, 0.0, {entry: value})
+    v = _velocity(model, variables, x, 0.2, {entry: value})
+    other = _velocity(model, variables, x, 0.2, {entry: value.at[1].add(1)})
     np.testing.assert_allclose(v[0], other[0], rtol=1e-5, atol=1e-6)
     assert float(jnp.abs(v[1] - other[1]).max()) > 1e-3
 
@@ -90,17 +95,18 @@ def test_all_conditions_together():
         "channels": _maps(channels=2),
         "embedding": jnp.ones((2, 5)),
     }
-    model = UNet(**SMALL, num_classes=3)
-    variables = model.init(jax.random.key(1), x, 0.0, condition)
-    assert model.apply(variables, x, 0.0, condition).shape == x.shape
+    model = UNet(**LOW, num_classes=3)
+    variables = random_variables(model, x, 0.0, condition)
+    v = jax.eval_shape(model.apply, variables, x, 0.0, condition)
+    assert v.shape == x.shape
 
 
 def test_conditions_other_than_the_parameters_are_refused():
     x = _maps()
-    model = UNet(**SMALL)
-    plain = model.init(jax.random.key(1), x, 0.0)
+    model = UNet(**LOW)
+    plain = random_variables(model, x, 0.0)
     embedding = {"embedding": jnp.ones((2, 5))}
-    projected = model.init(jax.random.key(1), x, 0.0, embedding)
+    projected = random_variables(model, x, 0.0, embedding)
     with pytest.raises(UserError, match="made without a condition 'embedding'"):
         model.apply(plain, x, 0.0, embedding)
     with pytest.raises(UserError, match="made with a condition 'embedding'"):
@@ -114,7 +120,7 @@ def test_conditions_other_than_the_parameters_are_refused():
     with pytest.raises(UserError, match="num_classes=None takes no condition 'label'"):
         model.apply(plain, x, 0.0, {"label": jnp.zeros(2, int)})
     with pytest.raises(UserError, match="num_classes=3 needs a condition 'label'"):
-        UNet(**SMALL, num_classes=3).init(jax.random.key(0), x, 0.0)
+        UNet(**LOW, num_classes=3).init(jax.random.key(0), x, 0.0)
 
 
 def test_sides_that_cannot_be_halved_are_refused():
@@ -122,45 +128,45 @@ def test_sides_that_cannot_be_halved_are_refused():
         UNet(**SMALL | {"channel_mult": (1, 1, 2)}).init(jax.random.key(0), _maps(side=6), 0.0)
 
 
-def test_every_form_is_one_function_with_one_gradient():
+def test_default_convolutions_give_the_plain_gradient():
+    """Default form against XLA's own, over maps of side 4 (canonical) and 2 (dense)."""
     x = _maps()
-    variables = _shaken(UNet(**SMALL).init(jax.random.key(1), x, 0.0))
+    variables = random_variables(UNet(**SMALL), x, 0.0)
 
-    def gradient(form):
-        def loss(variables):
+    @quick_jit
+    def gradient(variables):
+        def loss(variables, form):
             return jnp.mean((UNet(**SMALL, form=form).apply(variables, x, 0.4) - x) ** 2)
 
-        return jax.jit(jax.grad(loss))(variables)
+        return [jax.grad(loss)(variables, form) for form in ("auto", "lax")]
 
-    expected = gradient("lax")
-    for form in ("auto", "canonical", "patches"):
-        for a, b in zip(jax.tree.leaves(gradient(form)), jax.tree.leaves(expected), strict=True):
-            scale = float(jnp.abs(b).max())
-            # float32 rounding through some twenty layers
-            np.testing.assert_allclose(a / scale, b / scale, atol=1e-4)
+    for a, b in zip(*map(jax.tree.leaves, gradient(variables)), strict=True):
+        scale = float(jnp.abs(b).max())
+        # float32 rounding through some twenty layers
+        np.testing.assert_allclose(a / scale, b / scale, atol=1e-4)
 
 
 def test_half_precision_computes_in_half_precision():
     x = _maps()
-    model = UNet(**SMALL, dtype=jnp.bfloat16)
-    variables = model.init(jax.random.key(1), x, 0.0)
+    model = UNet(**LOW, dtype=jnp.bfloat16)
+    variables = random_variables(model, x, 0.0)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    assert model.apply(variables, x, 0.0).dtype == jnp.bfloat16
+    assert jax.eval_shape(model.apply, variables, x, 0.0).dtype == jnp.bfloat16
 
 
 def test_samples_do_not_see_each_other():
     x = _maps()
-    model = UNet(**SMALL)
-    variables = _shaken(model.init(jax.random.key(1), x, 0.0))
-    alone = model.apply(variables, x[:1], 0.4)
-    np.testing.assert_allclose(alone, model.apply(variables, x, 0.4)[:1], rtol=1e-4, atol=1e-5)
+    model = UNet(**LOW)
+    variables = random_variables(model, x, 0.0)
+    alone = _velocity(model, variables, x[:1], 0.4)
+    np.testing.assert_allclose(alone, _velocity(model, variables, x, 0.4)[:1], rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_through_a_scanned_integration():
     """Euler's steps in a scan equal a Python loop, gradient included (default convolution)."""
     x, steps = _maps(), 3
-    model = UNet(**SMALL)
-    variables = _shaken(model.init(jax.random.key(1), x, 0.0))
+    model = UNet(**LOW)
+    variables = random_variables(model, x, 0.0)
 
     def step(x, t):
         return x + model.apply(variables, x, t) / steps, None
@@ -173,18 +179,18 @@ def test_gradient_through_a_scanned_integration():
             x, _ = step(x, i / steps)
         return jnp.sum(x**2)
 
-    a, b = jax.grad(scanned)(x), jax.grad(looped)(x)
+    a, b = quick_jit(lambda x: (jax.grad(scanned)(x), jax.grad(looped)(x)))(x)
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * float(jnp.abs(b).max()))
-    assert conv2d(x, jnp.ones((3, 3, 3, 1))).shape == (2, 4, 4, 1)
 
 
 def test_dataset_condition_uses_the_first_rows_for_smaller_data_sets():
     encoder = DatasetCondition(max_inputs=6, out_dim=2, side=4)
     large = jax.random.normal(jax.random.key(0), (2, 3, 2, 5))
-    variables = encoder.init(jax.random.key(1), large)
+    variables = random_variables(encoder, large)
     assert encoder.apply(variables, large).shape == (2, 4, 4, 1)
     params = variables["params"]
-    kernel = params["across_kernel"].at[4:].set(0.0)
+    kernel = np.array(params["across_kernel"])
+    kernel[4:] = 0.0
     # Samples are outside, classes inside: with two classes the third's rows must go elsewhere.
     small = large[:, :2]
     cut = {"params": params | {"across_kernel": kernel}}
@@ -197,10 +203,10 @@ def test_dataset_condition_uses_the_first_rows_for_smaller_data_sets():
 
 def test_conditioned_unet_is_a_velocity():
     model = ConditionedUNet(
-        UNet(**SMALL | {"out_channels": 1}), DatasetCondition(max_inputs=6, out_dim=2, side=4)
+        UNet(**LOW | {"out_channels": 1}), DatasetCondition(max_inputs=6, out_dim=2, side=4)
     )
     x, features = _maps(channels=1), jax.random.normal(jax.random.key(5), (2, 3, 2, 5))
-    variables = _shaken(model.init(jax.random.key(1), x, 0.0, features))
-    v = model.apply(variables, x, 0.3, features)
+    variables = random_variables(model, x, 0.0, features)
+    v = _velocity(model, variables, x, 0.3, features)
     assert v.shape == x.shape
-    assert float(jnp.abs(v - model.apply(variables, x, 0.3, -features)).max()) > 1e-4
+    assert float(jnp.abs(v - _velocity(model, variables, x, 0.3, -features)).max()) > 1e-4

@@ -1,0 +1,146 @@
+"""A tiny few-shot meta-model with random parameters, for the tests that need no training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flown_jax.conditioning import CAML
+from flown_jax.data.episodes import Episodes
+from flown_jax.few_shot.networks import make_velocity
+from flown_jax.few_shot.parts import Parts, build, build_codec, tuples
+from flown_jax.few_shot.tasks import TaskTable
+from flown_jax.models.resnet12 import ResNet12
+
+WAY, SHOT, WIDTH, SIDE = 3, 2, 4, 16
+CODECS = {
+    "token": ({"code_dim": 3, "hidden_dim": 8}, (WAY, 3)),
+    "mlp": ({"latent_shape": (4, 4, 2), "hidden_dim": 8}, (4, 4, 2)),
+}
+VELOCITIES = {
+    "token": (
+        "token_transformer",
+        {"width": 8, "num_layers": 1, "num_heads": 2, "time_dim": 8},
+    ),
+    "mlp": (
+        "unet",
+        {
+            "model_channels": 8,
+            "channel_mult": (1,),
+            "num_res_blocks": 1,
+            "num_groups": 4,
+            "embedding_dim": 8,
+            "condition_channels": 2,
+        },
+    ),
+}
+
+
+def description(form: str = "token", entries: tuple[str, ...] = ("features",)) -> dict[str, Any]:
+    """JSON values of a meta-model of 3 classes, 16 x 16 images and 4 features."""
+    sizes, latent_shape = CODECS[form]
+    kind, velocity = VELOCITIES[form]
+    caml = {"num_classes": 4, "label_dim": 4, "num_layers": 1, "num_heads": 2, "mlp_dim": 8}
+    return {
+        "way": WAY,
+        "shot": SHOT,
+        "image_shape": [SIDE, SIDE, 1],
+        "backbone": {"channels": [4, 4, 4, WIDTH]},
+        "codec": {"form": form, "sizes": _lists(sizes)},
+        "caml": caml if "caml" in entries else None,
+        "condition": list(entries),
+        "velocity": {"kind": kind, "sizes": _lists(velocity)},
+        "latent_shape": list(latent_shape),
+        "source": "gaussian",
+        "sampling": {"solver": "euler", "steps": 3, "temperature": 0.7},
+        "centred": True,
+    }
+
+
+def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    """Random arrays for a description; nothing is left at its zero initialisation."""
+    keys = iter(jax.random.split(jax.random.key(seed), 12))
+    heads = jnp.zeros((1, WAY, WIDTH + 1))
+    known = {"features": jnp.zeros((1, WAY, WIDTH))}
+    out: dict[str, Any] = {
+        "backbone": perturbed(
+            jax.jit(ResNet12(channels=tuple(about["backbone"]["channels"])).init)(
+                next(keys), jnp.zeros((1, SIDE, SIDE, 1))
+            ),
+            next(keys),
+            0.05,
+        ),
+        "transform": {
+            "mean": 0.1 * jax.random.normal(next(keys), (WIDTH,)),
+            "scale": jnp.asarray(2.0),
+        },
+        "space": {"base_scale": jnp.asarray(0.7), "scale": jnp.linspace(0.5, 1.5, WIDTH + 1)},
+        "codec": perturbed(jax.jit(build_codec(about, WIDTH).init)(next(keys), heads), next(keys)),
+    }
+    shape = about["latent_shape"][1:] if about["codec"]["form"] == "token" else about["latent_shape"]
+    out["latents"] = {
+        "mean": 0.3 * jax.random.normal(next(keys), shape),
+        "std": jnp.full(shape, 1.5),
+    }
+    if about["caml"] is not None:
+        module = CAML(**about["caml"])
+        out["caml"] = perturbed(
+            jax.jit(module.init)(next(keys), heads[0, :, :WIDTH], jnp.arange(WAY), heads[0, :, :WIDTH]),
+            next(keys),
+        )
+        width = WIDTH + about["caml"]["label_dim"]
+        out["slots"] = {"mean": jnp.zeros((WAY, width)), "std": jnp.ones((WAY, width))}
+        known["caml"] = jnp.zeros((1, WAY, width))
+    known = {name: known[name] for name in about["condition"]}
+    velocity = make_velocity(
+        about["velocity"]["kind"],
+        tuple(about["latent_shape"]),
+        **tuples(about["velocity"]["sizes"]),
+    )
+    latent = jnp.zeros((1, *about["latent_shape"]))
+    out["velocity"] = perturbed(
+        jax.jit(velocity.init)(next(keys), latent, jnp.zeros(()), known), next(keys), 0.3
+    )
+    return jax.tree.map(np.asarray, out)
+
+
+def parts(form: str = "token", entries: tuple[str, ...] = ("features",), seed: int = 0) -> Parts:
+    """The meta-model of both."""
+    about = description(form, entries)
+    return build(about, arrays(about, seed))
+
+
+def perturbed(tree: Any, key: jax.Array, scale: float = 0.2) -> Any:
+    """The tree with normal noise on every entry; of statistics, only positive ones."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    noisy = [
+        leaf + scale * jnp.abs(jax.random.normal(k, leaf.shape))
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    signs = [
+        jnp.where(leaf == 0, jax.random.rademacher(k, leaf.shape).astype(leaf.dtype), 1)
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(
+        structure, [value * sign for value, sign in zip(noisy, signs, strict=True)]
+    )
+
+
+def table(tasks: int = 6, query: int = 4, seed: int = 0, targets: int = SHOT) -> TaskTable:
+    """Tasks over 5 classes of clustered random features."""
+    rng = np.random.default_rng(seed)
+    images = targets + query
+    centres = rng.normal(size=(5, 1, WIDTH))
+    features = (centres + 0.4 * rng.normal(size=(5, images, WIDTH))).astype(np.float32)
+    classes = np.stack([rng.permutation(5)[:WAY] for _ in range(tasks)])
+    drawn = rng.permuted(np.broadcast_to(np.arange(images), (tasks, WAY, images)), axis=-1)
+    target = drawn[..., :targets]
+    return TaskTable(features, Episodes(classes, target[..., :SHOT], drawn[..., targets:]), target)
+
+
+def _lists(sizes: dict[str, Any]) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in sizes.items()}

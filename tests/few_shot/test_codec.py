@@ -1,0 +1,77 @@
+"""Codecs behind one interface: shapes, order of classes, standardised latents, errors."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flown_jax.errors import UserError
+from flown_jax.few_shot.codec import Standardiser, make_codec
+from tests.few_shot import small
+
+SIZES = {
+    "token": {"code_dim": 3, "hidden_dim": 8},
+    "mlp": {"latent_shape": (4, 4, 2), "hidden_dim": 8},
+    "autoencoder_kl": {
+        "resolution": 8,
+        "ch": 4,
+        "ch_mult": (1, 1),
+        "num_res_blocks": 1,
+        "z_channels": 2,
+        "embed_dim": 2,
+        "num_groups": 2,
+    },
+}
+LATENTS = {"token": (5, 3), "mlp": (4, 4, 2), "autoencoder_kl": (4, 4, 2)}
+X1 = jax.random.normal(jax.random.key(1), (2, 5, 7))
+
+
+@pytest.mark.parametrize("form", SIZES)
+def test_every_form_goes_there_and_back(form):
+    codec = make_codec(form, 5, 6, **SIZES[form])
+    variables = jax.jit(codec.init)(jax.random.key(0), X1)
+    apply = jax.jit(codec.apply, static_argnames="method")
+    posterior = apply(variables, X1, method="encode")
+    assert posterior.mean.shape == posterior.std.shape == (2, *LATENTS[form])
+    decoded = apply(variables, posterior.mode(), method="decode")
+    assert decoded.shape == X1.shape and jnp.isfinite(decoded).all()
+    np.testing.assert_allclose(apply(variables, X1), decoded, atol=1e-5)
+    # The result depends on the input.
+    assert jnp.abs(apply(variables, X1[::-1]) - decoded).max() > 1e-6
+
+
+def test_the_token_codec_does_not_know_the_order_of_classes():
+    codec = make_codec("token", 5, 6, **SIZES["token"])
+    variables = codec.init(jax.random.key(0), X1)
+    order = jnp.asarray([3, 0, 4, 1, 2])
+    z = codec.apply(variables, X1, method="encode").mode()
+    permuted = codec.apply(variables, X1[:, order], method="encode").mode()
+    np.testing.assert_allclose(permuted, z[:, order], atol=1e-6)
+    np.testing.assert_allclose(
+        codec.apply(variables, X1[:, order]), codec.apply(variables, X1)[:, order], atol=1e-6
+    )
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(UserError, match="codec.form is 'pca'; it must be one of autoencoder_kl"):
+        make_codec("pca", 5, 6)
+
+
+def test_a_head_of_another_size_is_refused():
+    parts = small.parts()
+    with pytest.raises(ValueError, match="rows have length 6; the encoder takes 5"):
+        parts.latents.codec.apply(parts.latents.variables, X1[..., :6], method="encode")
+
+
+@pytest.mark.parametrize("axis", [(0,), (0, 1)])
+def test_standardised_values_have_zero_mean_and_unit_variance(axis):
+    values = 4.0 + 3.0 * jax.random.normal(jax.random.key(2), (200, 3, 2))
+    values = values.at[..., 1].set(7.0)  # never varies: must not be divided by zero
+    statistics = Standardiser.fit(values, axis)
+    standard = statistics.apply(values)
+    np.testing.assert_allclose(standard.mean(axis), 0.0, atol=1e-5)
+    np.testing.assert_allclose(standard.std(axis)[..., 0], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(standard[..., 1], 0.0, atol=1e-5)
+    np.testing.assert_allclose(statistics.invert(standard), values, rtol=1e-5)
