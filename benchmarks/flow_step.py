@@ -49,9 +49,7 @@ def measure(width: int, seconds: float, batch: int = BATCH, **sizes: Any) -> Cas
         def velocity(x: Any, t: Any, condition: Any) -> Any:
             return pair.module.apply({"params": params}, x, t, condition)
 
-        value, _ = cfm_loss(
-            velocity, key, latents, path=path, coupling=independent, source=source
-        )
+        value, _ = cfm_loss(velocity, key, latents, path=path, coupling=independent, source=source)
         return value, ({}, extra)
 
     optimizer = adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY, steps=1000)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -99,9 +100,7 @@ class _Block(nn.Module):
             nn.Identity(),
             nn.Conv2d(outputs, outputs, 3, padding=1),
         )
-        self.skip_connection = (
-            nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
-        )
+        self.skip_connection = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
@@ -160,7 +159,7 @@ def multiply_adds(module: UNet, x: Tensor, t: Tensor) -> float:
     """Multiply-adds of all convolutions and linear layers in one evaluation of the batch."""
     total = 0
 
-    def count(layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def count(layer: Any, inputs: tuple, output: Tensor) -> None:
         nonlocal total
         weight = layer.weight
         outputs = output.shape[1] if isinstance(layer, nn.Conv1d | nn.Conv2d) else output.shape[-1]

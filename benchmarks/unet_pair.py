@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ def build(
     pair.difference = _difference(pair, seed)
     if not pair.difference < TOLERANCE:
         raise RuntimeError(
-            f"the two UNets of width {model_channels} differ by {pair.difference:.1e} "
+            f"the twin UNets of width {model_channels} differ by {pair.difference:.1e} "
             f"(at most {TOLERANCE:.0e} expected): they are not the same network."
         )
     return pair
@@ -108,9 +109,8 @@ def to_torch(x: np.ndarray, layout: str, device: torch.device) -> torch.Tensor:
 
 
 def _copy(twin: torch_twins.UNet, layout: Any) -> torch_twins.UNet:
-    import copy
-
-    return copy.deepcopy(twin).to(memory_format=layout)
+    same: Any = copy.deepcopy(twin)
+    return same.to(memory_format=layout)
 
 
 def _difference(pair: Pair, seed: int) -> float:

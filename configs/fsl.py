@@ -50,7 +50,7 @@ def _default() -> ConfigDict:
             "shot": 1,
             "query": 15,  # images a class, at validation and test
             "train": 20_000,
-            "validation": 400,
+            "validation": 200,
             "test": 100,
             "train_query": 5,  # images a class and step, out of `query`
         }
@@ -132,7 +132,7 @@ def _default() -> ConfigDict:
                 "solver_steps": 3,
                 "flow_weight": 0.1,
                 "weight": 3.0,
-                "recipe": _recipe(300, 48, 5e-4, 1e-4, **generator),
+                "recipe": _recipe(0, 48, 5e-4, 1e-4, **generator),
             },
         }
     )
@@ -176,6 +176,7 @@ def _tiny(config: ConfigDict) -> None:
     parts = (config.backbone, config.codec, config.caml, config.flow, config.flow.ensemble)
     for part in (*parts, config.ddpm, config.regression):
         part.recipe.update(steps=20, batch=16, warmup=2, save_every=10, log_every=10)
+    config.flow.ensemble.recipe.steps = 0
     config.caml.recipe.validate_every = 10
 
 

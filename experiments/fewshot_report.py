@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,12 @@ from ml_collections import ConfigDict
 from flown_jax.evaluation import figures, tables
 from flown_jax.evaluation.report import html_page
 from flown_jax.few_shot.evaluation import Prediction, rows_of, sampled, single
-from flown_jax.few_shot.generator import regress, sample_diffusion
+from flown_jax.few_shot.generator import (
+    Conditioner,
+    LatentSpace,
+    regress,
+    sample_diffusion,
+)
 from flown_jax.few_shot.parts import Parts
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.few_shot.training import caml_log_probs, fit_heads
@@ -59,31 +65,28 @@ class Evaluation:
     ) -> None:
         self.config, self.parts, self.chosen, self.caml = config, parts, chosen, caml
         self.nfe: dict[str, float] = {}
-        network, latents = parts.velocity, parts.latents
-        samples = config.sampling.samples
-        self.condition = jax.jit(parts.conditioner)
-        self.draw = jax.jit(parts.sample, static_argnames=("samples", "solver", "steps"))
-        self.reconstruct = jax.jit(lambda h, p: latents.decode(latents.encode(h, p), p))
-        self.regress = jax.jit(
-            lambda condition, prototypes: regress(
-                network, rivals["regression"], latents, condition, prototypes, parts.latent_shape
-            )
+        self.samples = config.sampling.samples
+        # Arrays are arguments of the compiled programs, never constants inside of them.
+        self.condition = partial(jax.jit(Conditioner.__call__), parts.conditioner)
+        self.draw = partial(
+            jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps")), parts
         )
-        self.draw_ddpm = jax.jit(
-            lambda key, condition, prototypes: sample_diffusion(
-                key,
-                network,
-                rivals["ddpm"],
-                latents,
-                condition,
-                prototypes,
-                schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
-                latent_shape=parts.latent_shape,
-                samples=samples,
-                steps=config.ddpm.steps,
-            )
+        self.reconstruct = partial(jax.jit(_reconstruct), parts.latents)
+        self.regress = partial(
+            jax.jit(regress, static_argnums=(0, 5)), parts.velocity, rivals["regression"]
         )
-        self.samples = samples
+        self.draw_ddpm = partial(
+            jax.jit(
+                sample_diffusion,
+                static_argnums=1,
+                static_argnames=("schedule", "latent_shape", "samples", "steps"),
+            ),
+            schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
+            latent_shape=parts.latent_shape,
+            samples=self.samples,
+            steps=config.ddpm.steps,
+        )
+        self.ddpm_params = rivals["ddpm"]
 
     def predictions(self, table: TaskTable, seed: int) -> dict[str, Prediction]:
         """Predictions of all methods on the tasks of a table, in the order of the results.
@@ -103,6 +106,7 @@ class Evaluation:
     def _part(self, table: TaskTable, seed: tuple[int, int]) -> dict[str, Prediction]:
         key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
         key_flow, key_ddpm, key_other = jax.random.split(key, 3)
+        parts = self.parts
         support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
         prototypes, condition = support.mean(2), self.condition(support)
         tasks, way, count = query.shape[:3]
@@ -117,9 +121,13 @@ class Evaluation:
             "ridge": single(linear.ridge(support, l2=self.chosen["l2"]), query),
             "vae_reconstruction": single(decoded, query),
             "caml": Prediction(caml_log_probs(*self.caml, table)[None]),
-            "regression": single(self.regress(condition, prototypes), query),
+            "regression": single(
+                self.regress(parts.latents, condition, prototypes, parts.latent_shape), query
+            ),
         }
-        heads, nfe = self.draw_ddpm(key_ddpm, condition, prototypes)
+        heads, nfe = self.draw_ddpm(
+            key_ddpm, parts.velocity, self.ddpm_params, parts.latents, condition, prototypes
+        )
         self.nfe["ddpm"] = round(float(nfe), 1)
         made |= self._named("ddpm", heads, query, support, ("mean", "ensemble", "top_support"))
         heads, nfe = self.draw(key_flow, support, condition=condition, samples=self.samples)
@@ -162,6 +170,10 @@ class Evaluation:
         found = sampled(heads, query, support, top)
         names = {"top_support": f"top{top}_support", "top_query": f"top{top}_query"}
         return {f"{prefix}_{names.get(kind, kind)}": found[kind] for kind in kinds}
+
+
+def _reconstruct(latents: LatentSpace, heads: jax.Array, prototypes: jax.Array) -> jax.Array:
+    return latents.decode(latents.encode(heads, prototypes), prototypes)
 
 
 def probe_settings(config: ConfigDict) -> dict[str, Any]:

@@ -281,7 +281,7 @@ class FewShot:
         def flow(context: StageContext) -> dict[str, Any]:
             part = config.flow
 
-            def matching(params, key, batch):
+            def matching(params, key, batch, latents):
                 return losses.flow_loss(
                     network,
                     params,
@@ -295,9 +295,9 @@ class FewShot:
                     task_weight=part.task_weight,
                 )
 
-            def through_the_solver(params, key, batch):
+            def through_the_solver(params, key, batch, latents):
                 key_flow, key_ensemble = jax.random.split(key)
-                value, metrics = matching(params, key_flow, batch)
+                value, metrics = matching(params, key_flow, batch, latents)
                 ensemble, more = losses.ensemble_loss(
                     network,
                     params,
@@ -314,7 +314,7 @@ class FewShot:
 
             common = {"seed": seed, "input_shape": shape}
             params = training.train_generator(
-                context, network, matching, batches(part, seed), recipe(part), **common
+                context, network, matching, batches(part, seed), latents, recipe(part), **common
             )
             if part.ensemble.recipe.steps:
                 params = training.train_generator(
@@ -322,6 +322,7 @@ class FewShot:
                     network,
                     through_the_solver,
                     batches(part.ensemble, seed + 1),
+                    latents,
                     recipe(part.ensemble),
                     params=params,
                     name="flow-ensemble",
@@ -330,7 +331,7 @@ class FewShot:
             return {"params": params}
 
         def ddpm(context: StageContext) -> dict[str, Any]:
-            def loss(params, key, batch):
+            def loss(params, key, batch, latents):
                 return losses.diffusion_loss(
                     network,
                     params,
@@ -347,6 +348,7 @@ class FewShot:
                 network,
                 loss,
                 batches(config.ddpm, seed),
+                latents,
                 recipe(config.ddpm),
                 seed=seed,
                 input_shape=shape,
@@ -354,7 +356,7 @@ class FewShot:
             return {"params": params}
 
         def regression(context: StageContext) -> dict[str, Any]:
-            def loss(params, key, batch):
+            def loss(params, key, batch, latents):
                 return losses.regression_loss(
                     network,
                     params,
@@ -370,6 +372,7 @@ class FewShot:
                 network,
                 loss,
                 batches(config.regression, seed),
+                latents,
                 recipe(config.regression),
                 seed=seed,
                 input_shape=shape,

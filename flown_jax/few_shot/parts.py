@@ -6,13 +6,14 @@ The description and the arrays are all that a meta-model is; training fills them
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
 from flown_jax.conditioning import CAML, SlotStandardizer
 from flown_jax.few_shot.codec import HeadCodec, Standardiser, make_codec
@@ -24,12 +25,12 @@ from flown_jax.models.heads import FeatureTransform
 from flown_jax.models.resnet12 import ResNet12
 
 
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Parts:
-    """A trained few-shot meta-model.
+    """A trained few-shot meta-model; a pytree, so that a compiled function can take it.
 
     Attributes:
-      description: JSON values, see `build`.
+      text: the description as JSON text.
       backbone, backbone_variables: images to features.
       transform: features to the features that heads work on.
       conditioner: support features to the condition.
@@ -37,14 +38,19 @@ class Parts:
       velocity, velocity_params: the flow.
     """
 
-    description: Mapping[str, Any]
-    backbone: ResNet12
+    text: str = struct.field(pytree_node=False)
+    backbone: ResNet12 = struct.field(pytree_node=False)
     backbone_variables: Any
     transform: FeatureTransform
     conditioner: Conditioner
     latents: LatentSpace
-    velocity: nn.Module
+    velocity: nn.Module = struct.field(pytree_node=False)
     velocity_params: Any
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What `build` was given."""
+        return json.loads(self.text)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -100,7 +106,7 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
     codec = build_codec(description, transform.mean.shape[0])
     caml = None if description["caml"] is None else CAML(**description["caml"])
     return Parts(
-        description=description,
+        text=json.dumps(description, sort_keys=True),
         backbone=ResNet12(channels=tuple(description["backbone"]["channels"])),
         backbone_variables=arrays["backbone"],
         transform=transform,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.few_shot.evaluation import sampled, single
+from flown_jax.few_shot.generator import Conditioner
 from flown_jax.few_shot.parts import Parts
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.few_shot.training import fit_heads
@@ -50,15 +51,14 @@ def choose_temperature(
       {"temperature", "grid", "nll" and "accuracy" of each, "mean_accuracy" of single heads}.
     """
     support, query = jnp.asarray(validation.support()), jnp.asarray(validation.query())
-    condition = jax.jit(parts.conditioner)(support)
-    draw = jax.jit(
-        lambda key, temperature: parts.sample(
-            key, support, samples=samples, temperature=temperature, condition=condition
-        )[0]
-    )
+    condition = jax.jit(Conditioner.__call__)(parts.conditioner, support)
+    draw = jax.jit(Parts.sample, static_argnames=("samples",))
     found: dict[str, list[float]] = {"nll": [], "accuracy": [], "mean_accuracy": []}
     for temperature in grid:
-        made = sampled(draw(key, temperature), query, support, top=1)
+        heads, _ = draw(
+            parts, key, support, samples=samples, temperature=temperature, condition=condition
+        )
+        made = sampled(heads, query, support, top=1)
         found["nll"].append(float(made["ensemble"].nll().mean()))
         found["accuracy"].append(float(made["ensemble"].accuracy().mean()))
         found["mean_accuracy"].append(float(made["mean"].accuracy().mean()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -125,10 +126,11 @@ def train_codec(
     variables = jax.jit(codec.init)(jax.random.key(seed), jnp.asarray(heads[:1]))
 
     def loss_fn(params, key, batch, extra):
-        value, metrics = losses.codec_loss(codec, params, key, batch, space, **loss)
+        value, metrics = losses.codec_loss(codec, params, key, batch, batch["frozen"], **loss)
         return value, (metrics, extra)
 
-    return averaged(train(context, recipe, variables, loss_fn, batch_at, seed=seed))
+    state = train(context, recipe, variables, loss_fn, batch_at, seed=seed, frozen=space)
+    return averaged(state)
 
 
 def fit_latent_statistics(
@@ -140,11 +142,14 @@ def fit_latent_statistics(
     chunk: int = 500,
 ) -> Standardiser:
     """Statistics of the posterior means of training heads: per entry, or per code dimension."""
-    encode = jax.jit(
-        lambda h, p: codec.apply(variables, space.normalise(h, p), method="encode").mode()
-    )
+
+    @jax.jit
+    def encode(variables: Any, space: HeadSpace, heads: Any, prototypes: Any) -> Any:
+        x1 = space.normalise(heads, prototypes)
+        return codec.apply(variables, x1, method="encode").mode()
+
     means = [
-        np.asarray(encode(heads[i : i + chunk], prototypes[i : i + chunk]))
+        np.asarray(encode(variables, space, heads[i : i + chunk], prototypes[i : i + chunk]))
         for i in range(0, len(heads), chunk)
     ]
     return Standardiser.fit(jnp.concatenate(means), (0, 1) if codec.by_class else (0,))
@@ -223,8 +228,9 @@ def fit_conditioner(
     """The conditioner with slot statistics over the first `count` training tasks."""
     if "caml" not in entries or caml is None:
         return Conditioner(None, None, None, entries)
-    run = jax.jit(lambda s: class_embeddings(caml, variables, s, query_source="support", chunk=250))
-    embeddings = run(table.support(slice(0, count)))
+    embeddings = jax.jit(
+        lambda v, s: class_embeddings(caml, v, s, query_source="support", chunk=250)
+    )(variables, table.support(slice(0, count)))
     return Conditioner(SlotStandardizer.fit(embeddings), variables, caml, entries)
 
 
@@ -245,8 +251,8 @@ def generator_batches(
       permute: give the classes of each task a random order at every step; conditions and latents
         are then computed for that order, else once for all tasks.
     """
-    encode = jax.jit(latents.encode)
-    condition = jax.jit(conditioner)
+    encode = functools.partial(jax.jit(LatentSpace.encode), latents)
+    condition = functools.partial(jax.jit(Conditioner.__call__), conditioner)
     if permute:
 
         def prepare(batch: dict[str, Any]) -> dict[str, Any]:
@@ -279,8 +285,9 @@ def generator_batches(
 def train_generator(
     context: StageContext,
     network: nn.Module,
-    loss: Callable[[Any, jax.Array, Any], tuple[jax.Array, dict[str, jax.Array]]],
+    loss: Callable[[Any, jax.Array, Any, LatentSpace], tuple[jax.Array, dict[str, jax.Array]]],
     batch_at: Callable[[int], dict[str, Any]],
+    latents: LatentSpace,
     recipe: Recipe,
     *,
     seed: int,
@@ -291,7 +298,7 @@ def train_generator(
     """Parameters of a flow, diffusion or regression network (the average, where one is kept).
 
     Args:
-      loss: (params, key, batch) -> (loss, metrics).
+      loss: (params, key, batch, latents) -> (loss, metrics).
       batch_at: as `generator_batches` makes it.
       input_shape: of one x that the network takes.
       params: where to start; None initialises.
@@ -304,7 +311,8 @@ def train_generator(
         params = jax.jit(network.init)(key, jnp.zeros((1, *input_shape)), jnp.zeros(()), condition)
 
     def loss_fn(params, key, batch, extra):
-        value, metrics = loss(params, key, batch)
+        value, metrics = loss(params, key, batch, batch["frozen"])
         return value, (metrics, extra)
 
-    return averaged(train(context, recipe, params, loss_fn, batch_at, seed=seed, name=name))
+    state = train(context, recipe, params, loss_fn, batch_at, seed=seed, frozen=latents, name=name)
+    return averaged(state)

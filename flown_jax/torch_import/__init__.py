@@ -30,6 +30,8 @@ def convert(kind: str, state_dict: Mapping[str, Any], config: Mapping[str, Any])
       UserError: unknown kind; missing, extra or mis-shaped entries, by name.
     """
     if kind not in _KINDS:
-        raise UserError(f"torch_import knows no kind {kind!r}; it knows {', '.join(sorted(_KINDS))}.")
+        raise UserError(
+            f"torch_import knows no kind {kind!r}; it knows {', '.join(sorted(_KINDS))}."
+        )
     module = importlib.import_module(f"flown_jax.torch_import.{_KINDS[kind]}")
     return module.convert(state_dict, config)

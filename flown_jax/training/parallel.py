@@ -52,8 +52,9 @@ class CompiledStep:
     buffers become the new state's. `collect` gives a copy that lasts.
     """
 
-    def __init__(self, function: Any, devices: list[jax.Device]) -> None:
+    def __init__(self, function: Any, devices: list[jax.Device], frozen: PyTree = None) -> None:
         self._function = function
+        self._frozen = frozen
         self._devices = devices
         # The collectives of fake CPU devices share one small thread pool: steps that are
         # dispatched while others wait in it starve them, and the runtime aborts the process.
@@ -88,8 +89,8 @@ class CompiledStep:
           UserError: the devices cannot share the batch equally.
         """
         if self.device_count == 1:
-            return self._function(state, batch)
-        out = self._function(state, self._split(batch))
+            return self._function(state, batch, self._frozen)
+        out = self._function(state, self._split(batch), self._frozen)
         return jax.block_until_ready(out) if self._wait else out
 
     def _split(self, batch: PyTree) -> PyTree:
@@ -113,6 +114,7 @@ def compile_step(
     ema_decay: float | None = None,
     ema_ramp: bool = True,
     devices: int | None = None,
+    frozen: PyTree = None,
 ) -> CompiledStep:
     """The step of `step.make_step`, compiled for one or several local devices.
 
@@ -121,6 +123,9 @@ def compile_step(
     Args:
       loss_fn, optimizer, seed, ema_decay, ema_ramp: see `step.make_step`.
       devices: how many local devices to use; None for all of them.
+      frozen: arrays that the loss needs and does not train; it finds them as batch["frozen"].
+        They are arguments of the compiled step: as constants in it, they would be compiled in,
+        and constants folded by XLA on CPU came out wrong now and then.
     Raises:
       UserError: there are fewer devices.
     """
@@ -134,13 +139,23 @@ def compile_step(
         ema_ramp=ema_ramp,
         axis_name=AXIS if several else None,
     )
+
+    def with_frozen(state: TrainState, batch: PyTree, frozen: PyTree) -> tuple[TrainState, Metrics]:
+        return step(state, batch if frozen is None else {**batch, "frozen": frozen})
+
     if several:
         function = jax.pmap(
-            step, axis_name=AXIS, out_axes=(0, None), devices=chosen, donate_argnums=0
+            with_frozen,
+            axis_name=AXIS,
+            in_axes=(0, 0, None),
+            out_axes=(0, None),
+            devices=chosen,
+            donate_argnums=0,
         )
     else:
-        function = jax.jit(step, donate_argnums=0)
-    return CompiledStep(function, chosen)
+        function = jax.jit(with_frozen, donate_argnums=0)
+        frozen = jax.device_put(frozen, chosen[0])
+    return CompiledStep(function, chosen, frozen)
 
 
 def _select(devices: int | None) -> list[jax.Device]:

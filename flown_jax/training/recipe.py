@@ -77,6 +77,7 @@ def train(
     *,
     seed: int,
     extra: Any = None,
+    frozen: Any = None,
     validate: Callable[[TrainState], float] | None = None,
     name: str | None = None,
 ) -> TrainState:
@@ -86,14 +87,14 @@ def train(
 
     Args:
       context: of the stage that the run belongs to.
-      params, extra: where it starts.
+      params, extra: where it starts. frozen: as in `parallel.compile_step`.
       loss_fn: as in `step.make_step`. batch_at: as in `loop.fit`.
       seed: of the keys of the steps.
       validate: as in `loop.fit`; used every `recipe.validate_every` steps.
       name: of the run where a stage has several.
     """
     optimizer = recipe.chain()
-    step = compile_step(loss_fn, optimizer, seed=seed, ema_decay=recipe.ema_decay)
+    step = compile_step(loss_fn, optimizer, seed=seed, ema_decay=recipe.ema_decay, frozen=frozen)
     state = TrainState.create(params, optimizer, ema=recipe.ema_decay is not None, extra=extra)
     return fit(
         state,

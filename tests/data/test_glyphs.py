@@ -93,9 +93,7 @@ def test_images_of_a_class_vary_and_resemble_each_other(images):
 
 
 def test_strength_zero_leaves_the_font_and_the_stroke_only(classes):
-    still = dataclasses.replace(
-        Jitter(strength=0), threshold=(0.3, 0.3), contrast=(1.0, 1.0)
-    )
+    still = dataclasses.replace(Jitter(strength=0), threshold=(0.3, 0.3), contrast=(1.0, 1.0))
     one_font = GlyphClasses(
         classes.characters, classes.masters, tuple(rows[:1] for rows in classes.rows)
     )

@@ -80,7 +80,9 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
         "space": {"base_scale": jnp.asarray(0.7), "scale": jnp.linspace(0.5, 1.5, WIDTH + 1)},
         "codec": perturbed(jax.jit(build_codec(about, WIDTH).init)(next(keys), heads), next(keys)),
     }
-    shape = about["latent_shape"][1:] if about["codec"]["form"] == "token" else about["latent_shape"]
+    shape = (
+        about["latent_shape"][1:] if about["codec"]["form"] == "token" else about["latent_shape"]
+    )
     out["latents"] = {
         "mean": 0.3 * jax.random.normal(next(keys), shape),
         "std": jnp.full(shape, 1.5),
@@ -88,7 +90,9 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     if about["caml"] is not None:
         module = CAML(**about["caml"])
         out["caml"] = perturbed(
-            jax.jit(module.init)(next(keys), heads[0, :, :WIDTH], jnp.arange(WAY), heads[0, :, :WIDTH]),
+            jax.jit(module.init)(
+                next(keys), heads[0, :, :WIDTH], jnp.arange(WAY), heads[0, :, :WIDTH]
+            ),
             next(keys),
         )
         width = WIDTH + about["caml"]["label_dim"]

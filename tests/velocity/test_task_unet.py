@@ -18,9 +18,7 @@ T = jnp.asarray([0.2, 0.7])
 
 
 def make(injection: str, wide: bool = True) -> TaskUNet:
-    unet = UNet(
-        model_channels=8, out_channels=2, channel_mult=(1,), num_res_blocks=1, num_groups=4
-    )
+    unet = UNet(model_channels=8, out_channels=2, channel_mult=(1,), num_res_blocks=1, num_groups=4)
     return TaskUNet(unet, 6, injection=injection, condition_channels=2, wide=wide)
 
 
