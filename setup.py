@@ -1,5 +1,7 @@
 """Installs flown_jax: flow matching on neural network parameters, in JAX."""
 
+import pathlib
+
 from setuptools import find_packages, setup
 
 TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "tensorboardX>=2.6"]
@@ -8,7 +10,7 @@ setup(
     name="flown_jax",
     version="0.1.0",
     description="Flow matching on neural network parameters (FLoWN), in JAX",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["flown_jax", "flown_jax.*"]),

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 Work = Callable[[int], None]
 _SAMPLE_SECONDS = 0.3  # shortest sample: long against the clock and the threads' start
-_FEWEST_ROUNDS, _MOST_ROUNDS = 5, 60
+_FEWEST_ROUNDS, _MOST_ROUNDS = 4, 60
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "torch")
 
 
@@ -78,7 +78,7 @@ def race(contestants: Mapping[str, Work], seconds: float) -> dict[str, Timing]:
     Args:
       contestants: name to work(n), which does n units and returns when they are finished. They
         have been run before: nothing is compiled here.
-      seconds: time to spend on all of them together; at least five rounds are run.
+      seconds: time to spend on all of them together; at least four rounds are run.
     """
     counts = {name: _units(work) for name, work in contestants.items()}
     samples: dict[str, list[float]] = {name: [] for name in contestants}

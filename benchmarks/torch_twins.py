@@ -142,7 +142,7 @@ class _Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-def _apply(layers: nn.ModuleList, h: Tensor, embedding: Tensor) -> Tensor:
+def _apply(layers: Any, h: Tensor, embedding: Tensor) -> Tensor:
     for layer in layers:
         h = layer(h, embedding) if isinstance(layer, _Block) else layer(h)
     return h

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.util
 import pathlib
@@ -32,17 +33,24 @@ def run(
       config_file: the default of --config.
       function: the work; a `UserError` of it becomes one sentence and exit status 2.
     """
-    try:
+    with one_sentence():
         values = _own_flags(config_file)
         rest = _parsed(values, sys.argv, known_only=True)
         if values["help"].value:
             print(_help(module, doc, values))
             return
-        config = load_config(values["config"].value)
+        config = load_config(str(values["config"].value))
         override(config, rest[1:], module)
         if values["workdir"].value == "":
             raise UserError("--workdir needs the name of a folder.")
         function(config, values["workdir"].value)
+
+
+@contextlib.contextmanager
+def one_sentence() -> Iterator[None]:
+    """A context in which a `UserError` or Ctrl-C ends the program with one sentence."""
+    try:
+        yield
     except KeyboardInterrupt:
         _stop("stopped; the same command goes on from here.", _INTERRUPTED)
     except UserError as error:

@@ -32,6 +32,14 @@ TITLES = {
     "in_distribution": "In distribution: characters of the meta-test classes",
     "out_of_distribution": "Out of distribution: handwritten digits",
 }
+# Paired differences of accuracy are taken to these.
+REFERENCES = {
+    "probe": "linear_probe",
+    "class_mean": "class_mean",
+    "ridge": "ridge",
+    "caml": "caml",
+    "regression": "regression",
+}
 REMARKS = {
     "chance": "one class in n",
     "class_mean": "nearest class mean; no training",
@@ -194,7 +202,7 @@ def evaluate(evaluation: Evaluation, tasks: dict[str, TaskTable], seed: int) -> 
     rows, curves, diagrams = [], {}, {}
     for i, name in enumerate(TITLES):
         predictions = evaluation.predictions(tasks[name], seed + 20 + i)
-        rows += rows_of(predictions, reference="linear_probe", set_name=name, temperatures=fitted)
+        rows += rows_of(predictions, references=REFERENCES, set_name=name, temperatures=fitted)
         curves[name] = evaluation.curves(tasks[name], seed + 30 + i)
         shown = ("linear_probe", "class_mean", "caml", "regression", "flown_mean", "flown_ensemble")
         diagrams[name] = {

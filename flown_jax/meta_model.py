@@ -56,7 +56,9 @@ class MetaModel:
                 f"{workdir} holds no finished meta-model: run `python -m experiments.fewshot "
                 f"--workdir={workdir}` to its end first."
             )
-        values = _checked(folder / "outputs.safetensors", read_json(folder / "stage.json", workdir))
+        values = _checked(
+            folder / "outputs.safetensors", read_json(folder / "stage.json", str(workdir))
+        )
         return cls(build(values["description"], values["arrays"]), values["arrays"])
 
     @classmethod
@@ -139,7 +141,9 @@ class MetaModel:
             raise UserError(f"samples is {samples}; at least 1 network must be drawn.")
         features = self._features(images)
         prototypes = jnp.stack([features[index == c].mean(0) for c in range(self.way)])
-        condition = self.parts.conditioner.of_images(features, index, self.way)
+        condition = self.parts.conditioner.of_images(
+            jnp.asarray(features), jnp.asarray(index), self.way
+        )
         heads, nfe = self.parts.sample(
             jax.random.key(seed),
             prototypes[None, :, None],

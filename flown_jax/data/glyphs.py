@@ -101,7 +101,8 @@ def glyph_classes(alike: float = 0.85) -> GlyphClasses:
     pictures = np.stack([_render(c, _REFERENCE_FONT) for c in characters])
     keep = _different(pictures, alike)
     charmaps = {font: frozenset(_charmap(font)) for font in _FONTS}
-    masters, rows = [], []
+    masters: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
     for index in keep:
         character, first = characters[index], len(masters)
         masters.append(pictures[index])
@@ -158,14 +159,14 @@ def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
 
 def _jittered(rng: np.random.Generator, masters: np.ndarray, jitter: Jitter) -> np.ndarray:
     m, s = len(masters), jitter.strength
-    uniform = functools.partial(rng.uniform, size=m)
-    angle = uniform(-1, 1) * jitter.rotation * s
+    angle = rng.uniform(-1, 1, m) * jitter.rotation * s
     scale = np.exp(rng.uniform(-1, 1, (m, 2)) * jitter.log_scale * s)
-    shear = uniform(-1, 1) * jitter.shear * s
+    shear = rng.uniform(-1, 1, m) * jitter.shear * s
     shift = rng.uniform(-1, 1, (m, 2)) * jitter.shift * s
     grid = rng.normal(size=(m, 2, 5, 5)) * jitter.elastic * s
-    threshold, contrast = uniform(*jitter.threshold), uniform(*jitter.contrast)
-    noise = uniform(*jitter.noise) * s
+    threshold = rng.uniform(*jitter.threshold, m)
+    contrast = rng.uniform(*jitter.contrast, m)
+    noise = rng.uniform(*jitter.noise, m) * s
 
     cos, sin = np.cos(angle), np.sin(angle)
     rotate = np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)

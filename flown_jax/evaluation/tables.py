@@ -12,10 +12,17 @@ Cell = tuple[float, float]
 _METRICS = {
     "accuracy": ("accuracy %", 100.0, 1),
     "accuracy_minus_probe": ("minus probe", 100.0, 1),
+    "accuracy_minus_class_mean": ("minus class mean", 100.0, 1),
+    "accuracy_minus_ridge": ("minus ridge", 100.0, 1),
+    "accuracy_minus_caml": ("minus CAML", 100.0, 1),
+    "accuracy_minus_regression": ("minus regression", 100.0, 1),
     "nll": ("NLL", 1.0, 3),
     "nll_tempered": ("NLL tempered", 1.0, 3),
     "ece": ("ECE %", 100.0, 1),
 }
+
+
+_ON_SCREEN = ("accuracy", "accuracy_minus_probe", "nll", "nll_tempered", "ece")
 
 
 def pivot(rows: Iterable[Row], set_name: str, table: str) -> dict[str, dict[str, Cell]]:
@@ -33,7 +40,7 @@ def text_cell(metric: str, cell: Cell | None) -> str:
         return ""
     _, factor, decimals = _METRICS[metric]
     value, half = cell
-    sign = "+" if metric == "accuracy_minus_probe" else ""
+    sign = "+" if metric.startswith("accuracy_minus") else ""
     return f"{value * factor:{sign}.{decimals}f} ± {half * factor:.{decimals}f}"
 
 
@@ -82,7 +89,7 @@ def screen(rows: Sequence[Row], set_names: Mapping[str, str], table: str = "main
         console = Console(width=120)  # a file or a pipe has no width to keep to
     for set_name, title in set_names.items():
         cells = pivot(rows, set_name, table)
-        metrics = columns(cells)
+        metrics = [metric for metric in columns(cells) if metric in _ON_SCREEN]
         shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         shown.add_column("method", no_wrap=True)
         for metric in metrics:

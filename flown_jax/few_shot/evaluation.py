@@ -100,7 +100,7 @@ def sampled(heads: Array, query: Array, support: Array, top: int) -> dict[str, P
 def rows_of(
     predictions: Mapping[str, Prediction],
     *,
-    reference: str,
+    references: Mapping[str, str],
     set_name: str,
     table: str = "main",
     temperatures: Mapping[str, float] | None = None,
@@ -109,21 +109,24 @@ def rows_of(
 
     Args:
       predictions: by method.
-      reference: the method that paired differences are taken to.
+      references: name -> method that paired differences of accuracy are taken to.
       set_name: the set of tasks. table: the table's name.
       temperatures: by method, fitted elsewhere; adds the rows `nll_tempered`.
     Returns:
       Rows {"table", "method", "set", "metric", "value", "ci95", "n"}: metrics `accuracy` and
-      `accuracy_minus_probe` (paired) as shares, `nll` in nats, `ece` as a share; ci95 is a half
+      `accuracy_minus_NAME` (paired) as shares, `nll` in nats, `ece` as a share; ci95 is a half
       width over the n tasks.
     """
-    probe = predictions[reference].accuracy()
+    others = {name: predictions[method].accuracy() for name, method in references.items()}
     rows = []
     for name, prediction in predictions.items():
         accuracy = prediction.accuracy()
         figures = {
             "accuracy": interval(accuracy),
-            "accuracy_minus_probe": paired_interval(accuracy, probe),
+            **{
+                f"accuracy_minus_{other}": paired_interval(accuracy, theirs)
+                for other, theirs in others.items()
+            },
             "nll": interval(prediction.nll()),
             "ece": prediction.ece(),
         }

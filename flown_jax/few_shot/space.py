@@ -65,7 +65,7 @@ def fit_head_space(
         return space
     size = jnp.sqrt(jnp.mean(space.normalise(heads, prototypes) ** 2, axis=(0, 1)))
     # A column that is always zero (a fixed bias) stays as it is.
-    return space.replace(scale=jnp.where(size > 1e-8, size, 1.0))
+    return HeadSpace(space.base_scale, jnp.where(size > 1e-8, size, 1.0), centred)
 
 
 def to_vector(heads: Array) -> Array:

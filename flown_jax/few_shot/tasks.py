@@ -38,11 +38,11 @@ class TaskTable:
 
     def support(self, tasks: Any = slice(None)) -> np.ndarray:
         """Features of the support images, (t, n, k, F)."""
-        return self._gather(tasks, self.episodes.support[tasks])
+        return self._gather(tasks, np.asarray(self.episodes.support[tasks]))
 
     def query(self, tasks: Any = slice(None)) -> np.ndarray:
         """Features of the query images, (t, n, q, F)."""
-        return self._gather(tasks, self.episodes.query[tasks])
+        return self._gather(tasks, np.asarray(self.episodes.query[tasks]))
 
     def target_images(self, tasks: Any = slice(None)) -> np.ndarray:
         """Features of the images that the target heads are fitted on, (t, n, m, F)."""
@@ -54,9 +54,9 @@ class TaskTable:
 
     def query_of(self, tasks: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
         """`count` random query images a class of some tasks, (t, n, count, F)."""
-        pool = self.episodes.query[tasks]
+        pool = np.asarray(self.episodes.query[tasks])
         picked = rng.permuted(np.broadcast_to(np.arange(pool.shape[-1]), pool.shape), axis=-1)
-        images = np.take_along_axis(pool, picked[..., :count], axis=-1)
+        images: np.ndarray = np.take_along_axis(pool, picked[..., :count], axis=-1)
         return self._gather(tasks, images)
 
     def _gather(self, tasks: Any, images: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -78,7 +78,7 @@ def fit_lda(table: TaskTable, *, shrinkage: float) -> np.ndarray:
     )
 
 
-def best_head_temperature(heads: np.ndarray, query: np.ndarray, grid: list[float]) -> float:
+def best_head_temperature(heads: np.ndarray, query: np.ndarray, grid: Sequence[float]) -> float:
     """The divisor of heads with the least query cross-entropy; no accuracy changes by it."""
     scores = [
         float(losses.query_cross_entropy(jnp.asarray(heads) / t, jnp.asarray(query))) for t in grid
@@ -86,7 +86,7 @@ def best_head_temperature(heads: np.ndarray, query: np.ndarray, grid: list[float
     return grid[int(np.argmin(scores))]
 
 
-def best_base_scale(prototypes: np.ndarray, query: np.ndarray, grid: list[float]) -> float:
+def best_base_scale(prototypes: np.ndarray, query: np.ndarray, grid: Sequence[float]) -> float:
     """The scale of the class-mean base head with the least query cross-entropy."""
     ones = jnp.ones(prototypes.shape[-1] + 1)
     scores = [
