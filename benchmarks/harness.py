@@ -1,7 +1,9 @@
 """Interleaved timing of contestants, and the one line of JSON that a benchmark ends with.
 
-Other work on the machine slows one contestant as much as the next when they take turns, so all of
-them run once a round, in an order that rotates, and medians over rounds are compared.
+Contestants take turns, once a round, in an order that rotates, and medians over rounds are
+compared, so that a machine that slows down slows all of them. That is no help against other work on
+the same cores: PyTorch's threads wait for one another, and the twin then reads up to ten times too
+slow. The load before the run is part of the result.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import jax.numpy as jnp
 
 Work = Callable[[int], None]
 _SAMPLE_SECONDS = 0.3  # shortest sample: long against the clock and the threads' start
+_QUIET = 0.3  # load a core above which the numbers are not to be trusted
 _FEWEST_ROUNDS, _MOST_ROUNDS = 4, 60
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "torch")
 
@@ -195,7 +198,10 @@ def main(doc: str, run: Callable[[float], dict[str, Any]], seconds: float) -> No
     )
     arguments = parser.parse_args()
     require_torch()
-    result = run(arguments.seconds)
+    load = round(os.getloadavg()[0], 2)
+    if load > _QUIET * available_cores():
+        print(f"load {load}: PyTorch's threads wait for one another, so the twin reads too slow.")
+    result = run(arguments.seconds) | {"load_before": load}
     for case in result["cases"]:
         print(f"{case['case']}: ours {case['ours']} {result['unit']}, {case['twins']}")
     print(json.dumps(result))

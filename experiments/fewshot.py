@@ -18,7 +18,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import command
-from experiments.fewshot_report import TITLES, Evaluation, contact_sheet, evaluate, write
+from experiments.fewshot_generators import assemble, train_generators
+from experiments.fewshot_measure import Evaluation, evaluate
+from experiments.fewshot_report import TITLES, contact_sheet, write
 from experiments.fewshot_stages import FewShot
 from flown_jax.errors import UserError
 from flown_jax.evaluation import tables
@@ -58,9 +60,9 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     heads = job.heads(backbone, tasks)
     codec = job.codec(heads, tasks)
     caml = job.caml(backbone, tasks)
-    generators = job.generators(heads, codec, caml, tasks)
-    model, parts = job.model(
-        data, backbone, transform, heads, codec, caml, generators["flow"], tasks
+    generators = train_generators(job, heads, codec, caml, tasks)
+    model, parts = assemble(
+        job, data, backbone, transform, heads, codec, caml, generators["flow"], tasks
     )
 
     def measure(context: Any) -> dict[str, Any]:

@@ -11,27 +11,22 @@ from ml_collections import ConfigDict
 
 from flown_jax.conditioning import CAML
 from flown_jax.data import datasets
-from flown_jax.few_shot import losses, training
+from flown_jax.few_shot import training
 from flown_jax.few_shot.backbone import extract_features, train_backbone
 from flown_jax.few_shot.codec import Standardiser
 from flown_jax.few_shot.generator import Conditioner, LatentSpace
-from flown_jax.few_shot.networks import make_velocity
-from flown_jax.few_shot.parts import Parts, build, build_codec, tuples
-from flown_jax.few_shot.selection import choose_lengths, choose_temperature
+from flown_jax.few_shot.parts import build_codec
+from flown_jax.few_shot.selection import choose_lengths
 from flown_jax.few_shot.space import HeadSpace, fit_head_space
 from flown_jax.few_shot.tasks import TaskTable, draw_tasks
-from flown_jax.flow import diffusion, paths
-from flown_jax.flow.couplings import get_coupling
-from flown_jax.flow.sources import get_source
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.models.resnet12 import ResNet12
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.workdir import Workdir
 
-_CAML_SIZES = ("num_classes", "label_dim", "num_layers", "num_heads", "mlp_dim")
+CAML_SIZES = ("num_classes", "label_dim", "num_layers", "num_heads", "mlp_dim")
 _CODEC_LOSS = ("reconstruction", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
-_SAMPLING = ("solver", "steps", "temperatures", "samples")
 
 
 class FewShot:
@@ -41,7 +36,8 @@ class FewShot:
         self.config, self.workdir = config, workdir
         self.seconds = 0.0
 
-    def _stage(self, name: str, inputs: dict[str, Any], function: Any) -> StageResult:
+    def stage(self, name: str, inputs: dict[str, Any], function: Any) -> StageResult:
+        """A stage of this run; its time counts."""
         result = stage(self.workdir, name, inputs, function)
         self.seconds += result.seconds
         return result
@@ -49,7 +45,7 @@ class FewShot:
     def data(self) -> StageResult:
         """Images of all classes, their split, and the images out of distribution."""
         config = self.config.data
-        return self._stage("data", {"data": config}, lambda _: datasets.few_shot(**config))
+        return self.stage("data", {"data": config}, lambda _: datasets.few_shot(**config))
 
     def backbone(self, data: StageResult) -> StageResult:
         """ResNet-12, trained to tell the meta-train classes apart; and features of all images."""
@@ -72,7 +68,7 @@ class FewShot:
                 "train_accuracy": trained["train_accuracy"],
             }
 
-        return self._stage("backbone", {"backbone": config, "seed": seed, "data": data}, function)
+        return self.stage("backbone", {"backbone": config, "seed": seed, "data": data}, function)
 
     def tables(
         self, data: StageResult, backbone: StageResult
@@ -154,7 +150,7 @@ class FewShot:
             "seed": config.seed,
             "backbone": backbone,
         }
-        return self._stage("heads", inputs, function)
+        return self.stage("heads", inputs, function)
 
     def space(self, heads: StageResult) -> HeadSpace:
         """The head space of finished target heads."""
@@ -195,7 +191,7 @@ class FewShot:
                 "latent_shape": list(shape),
             }
 
-        return self._stage("codec", {"codec": config, "seed": seed, "heads": heads}, function)
+        return self.stage("codec", {"codec": config, "seed": seed, "heads": heads}, function)
 
     def codec_module(self, tables: dict[str, TaskTable]) -> Any:
         """The codec without its variables."""
@@ -205,7 +201,7 @@ class FewShot:
 
     def caml_module(self) -> CAML:
         """CAML without its variables."""
-        return CAML(**{name: self.config.caml[name] for name in _CAML_SIZES})
+        return CAML(**{name: self.config.caml[name] for name in CAML_SIZES})
 
     def caml(self, backbone: StageResult, tables: dict[str, TaskTable]) -> StageResult:
         """CAML on meta-train episodes; the best checkpoint on validation tasks."""
@@ -225,7 +221,7 @@ class FewShot:
             return {"variables": variables}
 
         inputs = {"caml": config, "tasks": self.config.tasks, "seed": seed, "backbone": backbone}
-        return self._stage("caml", inputs, function)
+        return self.stage("caml", inputs, function)
 
     def conditioner(self, caml: StageResult, tables: dict[str, TaskTable]) -> Conditioner:
         """The condition of a task; recomputed, not stored."""
@@ -247,220 +243,6 @@ class FewShot:
             Standardiser(**values["latents"]),
             self.codec_module(tables),
         )
-
-    def generators(
-        self,
-        heads: StageResult,
-        codec: StageResult,
-        caml: StageResult,
-        tables: dict[str, TaskTable],
-    ) -> dict[str, StageResult]:
-        """The flow and its rivals, on the same batches with the same network and condition."""
-        config, seed = self.config, self.config.seed
-        latents = self.latents(heads, codec, tables)
-        conditioner = self.conditioner(caml, tables)
-        shape = tuple(codec.values["latent_shape"])
-        network = make_velocity(
-            config.velocity.kind, shape, **tuples(config.velocity.sizes.to_dict())
-        )
-        source = get_source(config.flow.source)
-        noise = config.condition.noise
-
-        def batches(part: Any, seed: int) -> Any:
-            return training.generator_batches(
-                tables["train"],
-                heads.values["heads"],
-                conditioner,
-                latents,
-                seed=seed,
-                batch=part.recipe.batch,
-                query=config.tasks.train_query,
-                permute=config.flow.permute,
-            )
-
-        def flow(context: StageContext) -> dict[str, Any]:
-            part = config.flow
-
-            def matching(params, key, batch, latents):
-                return losses.flow_loss(
-                    network,
-                    params,
-                    key,
-                    batch,
-                    latents,
-                    path=paths.LinearPath(part.sigma),
-                    coupling=get_coupling(part.coupling),
-                    source=source,
-                    condition_noise=noise,
-                    task_weight=part.task_weight,
-                )
-
-            def through_the_solver(params, key, batch, latents):
-                key_flow, key_ensemble = jax.random.split(key)
-                value, metrics = matching(params, key_flow, batch, latents)
-                ensemble, more = losses.ensemble_loss(
-                    network,
-                    params,
-                    key_ensemble,
-                    batch,
-                    latents,
-                    source=source,
-                    condition_noise=noise,
-                    members=part.ensemble.members,
-                    steps=part.ensemble.solver_steps,
-                )
-                value = part.ensemble.flow_weight * value + part.ensemble.weight * ensemble
-                return value, {**metrics, **more}
-
-            common = {"seed": seed, "input_shape": shape}
-            params = training.train_generator(
-                context, network, matching, batches(part, seed), latents, recipe(part), **common
-            )
-            if part.ensemble.recipe.steps:
-                params = training.train_generator(
-                    context,
-                    network,
-                    through_the_solver,
-                    batches(part.ensemble, seed + 1),
-                    latents,
-                    recipe(part.ensemble),
-                    params=params,
-                    name="flow-ensemble",
-                    **common,
-                )
-            return {"params": params}
-
-        def ddpm(context: StageContext) -> dict[str, Any]:
-            def loss(params, key, batch, latents):
-                return losses.diffusion_loss(
-                    network,
-                    params,
-                    key,
-                    batch,
-                    latents,
-                    schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
-                    condition_noise=noise,
-                    task_weight=config.ddpm.task_weight,
-                )
-
-            params = training.train_generator(
-                context,
-                network,
-                loss,
-                batches(config.ddpm, seed),
-                latents,
-                recipe(config.ddpm),
-                seed=seed,
-                input_shape=shape,
-            )
-            return {"params": params}
-
-        def regression(context: StageContext) -> dict[str, Any]:
-            def loss(params, key, batch, latents):
-                return losses.regression_loss(
-                    network,
-                    params,
-                    key,
-                    batch,
-                    latents,
-                    condition_noise=noise,
-                    task_weight=config.regression.task_weight,
-                )
-
-            params = training.train_generator(
-                context,
-                network,
-                loss,
-                batches(config.regression, seed),
-                latents,
-                recipe(config.regression),
-                seed=seed,
-                input_shape=shape,
-            )
-            return {"params": params}
-
-        shared = {
-            "velocity": config.velocity,
-            "condition": config.condition,
-            "permute": config.flow.permute,
-            "tasks": config.tasks,
-            "seed": seed,
-            "codec_stage": codec,
-            "caml_stage": caml,
-        }
-        functions = {"flow": flow, "ddpm": ddpm, "regression": regression}
-        return {
-            name: self._stage(name, {**shared, name: config[name]}, function)
-            for name, function in functions.items()
-        }
-
-    def model(
-        self,
-        data: StageResult,
-        backbone: StageResult,
-        transform: FeatureTransform,
-        heads: StageResult,
-        codec: StageResult,
-        caml: StageResult,
-        flow: StageResult,
-        tables: dict[str, TaskTable],
-    ) -> tuple[StageResult, Parts]:
-        """Everything that generates, with the temperature that validation tasks choose."""
-        config = self.config
-        uses_caml = "caml" in config.condition.entries
-        height, width = data.values["images"].shape[2:4]
-        description = {
-            "format": 1,
-            "way": config.tasks.way,
-            "shot": config.tasks.shot,
-            "image_shape": [height, width, 1],
-            "backbone": {"channels": list(config.backbone.channels)},
-            "codec": {"form": config.codec.form, "sizes": config.codec.sizes.to_dict()},
-            "caml": {n: config.caml[n] for n in _CAML_SIZES} if uses_caml else None,
-            "condition": list(config.condition.entries),
-            "velocity": config.velocity.to_dict(),
-            "latent_shape": list(codec.values["latent_shape"]),
-            "source": config.flow.source,
-            "centred": config.targets.centred,
-        }
-        arrays = {
-            "backbone": backbone.values["variables"],
-            "transform": {"mean": transform.mean, "scale": transform.scale},
-            "space": heads.values["space"],
-            "codec": codec.values["variables"],
-            "latents": codec.values["latents"],
-            "velocity": flow.values["params"],
-        }
-        if uses_caml:
-            statistics = self.conditioner(caml, tables).statistics
-            arrays["caml"] = caml.values["variables"]
-            arrays["slots"] = {"mean": statistics.mean, "std": statistics.std}
-
-        def function(context: StageContext) -> dict[str, Any]:
-            sampling = {"solver": config.sampling.solver, "steps": config.sampling.steps}
-            parts = build({**description, "sampling": {**sampling, "temperature": 1.0}}, arrays)
-            chosen = choose_temperature(
-                parts,
-                tables["validation"],
-                jax.random.key(config.seed),
-                grid=tuple(config.sampling.temperatures),
-                samples=config.sampling.samples,
-            )
-            context.records.log("model", 0, {"temperature": chosen["temperature"]})
-            whole = {**description, "sampling": {**sampling, "temperature": chosen["temperature"]}}
-            return {"description": whole, "arrays": arrays, "chosen": chosen}
-
-        inputs = {
-            "sampling": {
-                k: config.sampling[k] for k in ("solver", "steps", "temperatures", "samples")
-            },
-            "description": description,
-            "seed": config.seed,
-            "flow": flow,
-            "heads": heads,
-        }
-        result = self._stage("model", inputs, function)
-        return result, build(result.values["description"], result.values["arrays"])
 
 
 def recipe(part: ConfigDict) -> Recipe:

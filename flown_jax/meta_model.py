@@ -144,7 +144,8 @@ class MetaModel:
         condition = self.parts.conditioner.of_images(
             jnp.asarray(features), jnp.asarray(index), self.way
         )
-        heads, nfe = self.parts.sample(
+        heads, nfe = _sample(
+            self.parts,
             jax.random.key(seed),
             prototypes[None, :, None],
             samples=samples,
@@ -180,10 +181,7 @@ class MetaModel:
         """Transformed features (m, F) of checked images."""
         out = []
         for start in range(0, len(images), _CHUNK):
-            raw = self.parts.backbone.apply(
-                self.parts.backbone_variables, images[start : start + _CHUNK]
-            )
-            out.append(np.asarray(self.parts.transform.apply(raw)))
+            out.append(np.asarray(_features(self.parts, images[start : start + _CHUNK])))
         return np.concatenate(out)
 
 
@@ -240,6 +238,15 @@ class GeneratedNetworks:
         if "heads" not in values or values["heads"].shape[1:] != (model.way, width):
             raise UserError(f"{path} holds no heads ({model.way}, {width}) of this meta-model.")
         return cls(model, values["heads"], tuple(values["classes"]), values["nfe"])
+
+
+# Compiled at the first call, and again for other sizes only.
+_sample = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
+
+
+@jax.jit
+def _features(parts: Parts, images: jax.Array) -> jax.Array:
+    return parts.transform.apply(parts.backbone.apply(parts.backbone_variables, images))
 
 
 def _classes(

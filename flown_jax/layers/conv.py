@@ -208,9 +208,17 @@ def _canonical_forward(x, kernel):
 
 def _canonical_gradients(x, kernel, g):
     dx = _same_conv(g, jnp.flip(kernel, (0, 1)).transpose(0, 1, 3, 2))
-    pads = ((kernel.shape[0] // 2,) * 2, (kernel.shape[1] // 2,) * 2)
-    dw = _lax_conv(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), 1, pads)
-    return dx, dw.transpose(1, 2, 0, 3)
+    if kernel.shape[2] <= kernel.shape[3]:
+        dw = _exchanged_conv(x, g, kernel.shape).transpose(1, 2, 0, 3)
+    else:  # the wider of the two as output channels, which XLA divides among threads
+        dw = jnp.flip(_exchanged_conv(g, x, kernel.shape).transpose(1, 2, 3, 0), (0, 1))
+    return dx, dw
+
+
+def _exchanged_conv(maps, weights, kernel_shape):
+    """Convolution with channels as the batch and the batch as channels: (C, k, k, O)."""
+    pads = ((kernel_shape[0] // 2,) * 2, (kernel_shape[1] // 2,) * 2)
+    return _lax_conv(maps.transpose(3, 1, 2, 0), weights.transpose(1, 2, 0, 3), 1, pads)
 
 
 def _canonical_backward(residuals, g):

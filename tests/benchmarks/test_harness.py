@@ -83,11 +83,21 @@ def test_without_torch_one_sentence_and_status_two(monkeypatch, capsys):
 def test_main_prints_the_result_last(monkeypatch, capsys):
     monkeypatch.setattr(harness, "require_torch", lambda: None)
     monkeypatch.setattr(sys, "argv", ["x", "--seconds", "3"])
+    monkeypatch.setattr(harness.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     case = {"case": "a", "ours": 1.0, "twins": {"loop": 2.0}}
     harness.main("Title.", lambda s: {"seconds": s, "unit": "ms", "cases": [case]}, seconds=9.0)
     lines = capsys.readouterr().out.strip().splitlines()
     assert json.loads(lines[-1])["seconds"] == 3.0
+    assert json.loads(lines[-1])["load_before"] == 0.0
     assert lines[0].startswith("a: ours 1.0 ms")
+
+
+def test_main_warns_of_a_loaded_machine(monkeypatch, capsys):
+    monkeypatch.setattr(harness, "require_torch", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setattr(harness.os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    harness.main("Title.", lambda s: {"unit": "ms", "cases": []}, seconds=9.0)
+    assert "load 1000" in capsys.readouterr().out
 
 
 def test_table_has_a_row_for_every_ratio():
