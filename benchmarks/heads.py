@@ -17,7 +17,6 @@ WAY, SHOT, WIDTHS = 5, 1, (64, 512)
 STEPS, LEARNING_RATE, WEIGHT_DECAY = 100, 1e-3, 1e-2
 OURS, LOOP, BATCHED = 1000, 16, 400  # heads in one unit of work
 CHUNKS = (50, 200, 400)  # of the batched twin, the fastest counts
-OUR_CHUNKS = {64: 100, 512: 10}  # what stays in a core's cache
 TOLERANCE = 1e-3  # Adam's ratio of moments magnifies rounding where the gradient is tiny
 
 
@@ -65,7 +64,7 @@ def measure(
         "learning_rate": LEARNING_RATE,
         "weight_decay": WEIGHT_DECAY,
     }
-    fit = jax.jit(functools.partial(fit_adamw, **settings, chunk=OUR_CHUNKS.get(width, 100)))
+    fit = jax.jit(functools.partial(fit_adamw, **settings))
 
     def our_work(units: int) -> None:
         for _ in range(units):

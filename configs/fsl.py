@@ -92,7 +92,7 @@ def _default() -> ConfigDict:
             "kl_weight": 1e-6,
             "sigma_in": 0.001,  # paper, A.3.2
             "sigma_lat": 0.5,  # paper, A.3.2
-            "task_weight": 10.0,
+            "task_weight": 30.0,
             "recipe": _recipe(1500, 128, 1e-3, 1e-4, warmup=100, clip=1.0),
         }
     )
@@ -114,7 +114,7 @@ def _default() -> ConfigDict:
     config.velocity = ConfigDict(
         {
             "kind": "token_transformer",
-            "sizes": {"width": 64, "num_layers": 2, "num_heads": 4},
+            "sizes": {"width": 96, "num_layers": 2, "num_heads": 4},
         }
     )
     generator = {"warmup": 100, "clip": 1.0, "ema_decay": 0.998}
@@ -123,9 +123,9 @@ def _default() -> ConfigDict:
             "source": "gaussian",
             "coupling": "independent",
             "sigma": 0.0,
-            "task_weight": 10.0,
+            "task_weight": 30.0,
             "permute": False,
-            "recipe": _recipe(1000, 128, 1e-3, 1e-4, **generator),
+            "recipe": _recipe(1500, 128, 1e-3, 1e-4, **generator),
             # Cross-entropy of averaged probabilities through the solver; 0 steps leave it out.
             "ensemble": {
                 "members": 6,
@@ -139,13 +139,13 @@ def _default() -> ConfigDict:
     config.ddpm = ConfigDict(
         {
             "timesteps": 1000,
-            "task_weight": 10.0,
-            "recipe": _recipe(1000, 128, 1e-3, 1e-4, **generator),
+            "task_weight": 30.0,
+            "recipe": _recipe(1500, 128, 1e-3, 1e-4, **generator),
             "steps": 100,
         }
     )
     config.regression = ConfigDict(
-        {"task_weight": 1.0, "recipe": _recipe(1000, 128, 1e-3, 1e-4, **generator)}
+        {"task_weight": 1.0, "recipe": _recipe(1500, 128, 1e-3, 1e-4, **generator)}
     )
     config.sampling = ConfigDict(
         {
@@ -201,7 +201,9 @@ def _unet(config: ConfigDict) -> None:
         }
     )
     config.flow.permute = True
-    config.flow.ensemble.recipe.steps = 0
+    for part in (config.flow, config.ddpm, config.regression):
+        part.recipe.steps = 700
+        part.recipe.learning_rate = 2e-3
 
 
 def _paper(config: ConfigDict) -> None:

@@ -13,6 +13,8 @@ import optax
 from flax import struct
 from jax import Array
 
+_CACHED = 2**15  # weights of the heads that one step of the fit goes over
+
 
 def logits(heads: Array, features: Array) -> Array:
     """W x + b of each feature vector, (..., q, n).
@@ -38,7 +40,7 @@ def fit_adamw(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     use_bias: bool = False,
-    chunk: int = 100,
+    chunk: int | None = None,
 ) -> Array:
     """Heads after full-batch AdamW on the cross-entropy, from zeros, (T, n, F + 1).
 
@@ -51,7 +53,7 @@ def fit_adamw(
       features: support features by class, (T, n, k, F).
       steps, learning_rate, weight_decay: of the paper: 100 epochs, 1e-3, 1e-2.
       use_bias: learn the bias too.
-      chunk: tasks at a time (50 to 200 is fastest on CPU).
+      chunk: tasks at a time; None takes as many as stay in a core's cache.
     Raises:
       ValueError: features without four axes.
     """
@@ -78,6 +80,8 @@ def fit_adamw(
         (params, _), _ = jax.lax.scan(step, (zeros, optimizer.init(zeros)), length=steps)
         return jnp.concatenate([params[0], params[1][:, None]], axis=-1)
 
+    if chunk is None:
+        chunk = max(1, min(100, _CACHED // (features.shape[1] * features.shape[3])))
     return jax.lax.map(fit, features, batch_size=min(chunk, len(features)))
 
 

@@ -14,7 +14,14 @@ from flown_jax.layers.conv import FORMS
 from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
 # (height, width, in, out, kernel): square and not, odd kernels, tiny maps
-SAME_CASES = [(6, 4, 3, 5, 3), (5, 5, 2, 2, 5), (2, 2, 3, 4, 3), (1, 1, 3, 2, 3), (4, 3, 2, 3, 1)]
+SAME_CASES = [
+    (6, 4, 3, 5, 3),
+    (5, 4, 5, 2, 3),
+    (5, 5, 2, 2, 5),
+    (2, 2, 3, 4, 3),
+    (1, 1, 3, 2, 3),
+    (4, 3, 2, 3, 1),
+]
 OTHER_CASES = [(2, ((1, 1), (1, 1))), (2, ((0, 1), (0, 1))), (1, ((0, 0), (0, 0)))]
 
 
