@@ -8,12 +8,14 @@ import importlib.util
 import pathlib
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+import flown_jax
 from flown_jax.errors import UserError
 
 _EXIT = 2
@@ -48,13 +50,27 @@ def run(
 
 @contextlib.contextmanager
 def one_sentence() -> Iterator[None]:
-    """A context in which a `UserError` or Ctrl-C ends the program with one sentence."""
+    """A context in which a user's mistake or Ctrl-C ends the program with one sentence.
+
+    A mistake is a `UserError`, or a ValueError that the library itself raises about a value it was
+    given; an error from anywhere else is a fault of ours and keeps its traceback.
+    """
     try:
         yield
     except KeyboardInterrupt:
         _stop("stopped; the same command goes on from here.", _INTERRUPTED)
     except UserError as error:
         _stop(_one_line(error), _EXIT)
+    except ValueError as error:
+        if not _raised_by_library(error):
+            raise
+        _stop(_one_line(error), _EXIT)
+
+
+def _raised_by_library(error: BaseException) -> bool:
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    package = pathlib.Path(flown_jax.__file__).parent
+    return package in pathlib.Path(frames[-1].f_code.co_filename).parents
 
 
 def load_config(text: str) -> ConfigDict:

@@ -1,0 +1,90 @@
+"""Predictions of one head and of many, and the rows that are made of them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flown_jax.few_shot.evaluation import Prediction, head_log_probs, rows_of, sampled, single
+from tests.few_shot import small
+
+TABLE = small.table(tasks=12)
+QUERY, SUPPORT = jnp.asarray(TABLE.query()), jnp.asarray(TABLE.support())
+HEADS = jax.random.normal(jax.random.key(0), (6, 12, small.WAY, small.WIDTH + 1))
+
+
+def test_the_class_mean_head_is_right_more_often_than_a_random_one():
+    means = SUPPORT.mean(2)
+    heads = jnp.concatenate([2 * means, -(means**2).sum(-1, keepdims=True)], -1)
+    assert single(heads, QUERY).accuracy().mean() > single(HEADS[0], QUERY).accuracy().mean() + 0.2
+
+
+def test_many_equal_heads_are_one_head():
+    one = single(HEADS[0], QUERY)
+    made = sampled(jnp.stack([HEADS[0]] * 4), QUERY, SUPPORT, top=2)
+    for prediction in made.values():
+        np.testing.assert_allclose(prediction.accuracy(), one.accuracy())
+        np.testing.assert_allclose(prediction.nll(), one.nll(), rtol=1e-5)
+
+
+def test_the_ensemble_averages_probabilities():
+    made = sampled(HEADS, QUERY, SUPPORT, top=2)
+    probabilities = np.exp(np.asarray(head_log_probs(HEADS, QUERY)))
+    np.testing.assert_allclose(
+        np.exp(made["ensemble"].log_probs[0]), probabilities.mean(0), atol=1e-6
+    )
+    # The logarithm is concave: the average is never less likely than its members on average.
+    assert (made["ensemble"].nll() <= made["mean"].nll() + 1e-9).all()
+
+
+def test_selection_uses_the_support_or_says_that_it_uses_the_query():
+    made = sampled(HEADS, QUERY, SUPPORT, top=1)
+    fit = Prediction(np.asarray(head_log_probs(HEADS, SUPPORT)))
+    of_head = np.stack([Prediction(fit.log_probs[s : s + 1]).nll() for s in range(len(HEADS))])
+    best = of_head.argmin(0)
+    every = np.asarray(head_log_probs(HEADS, QUERY))
+    np.testing.assert_allclose(
+        made["top_support"].log_probs[0], every[best, np.arange(len(best))], atol=1e-6
+    )
+    assert (made["top_query"].accuracy() >= made["mean"].accuracy() - 1e-9).all()
+
+
+def test_rows_are_tidy_and_paired_differences_are_paired():
+    predictions = {"linear_probe": single(HEADS[0], QUERY), "other": single(HEADS[1], QUERY)}
+    rows = rows_of(
+        predictions,
+        references={"probe": "linear_probe"},
+        set_name="in_distribution",
+        temperatures={"linear_probe": 1.0, "other": 2.0},
+    )
+    keys = {"table", "method", "set", "metric", "value", "ci95", "n"}
+    assert all(set(row) == keys and row["n"] == 12 for row in rows)
+    figures = {(row["method"], row["metric"]): row for row in rows}
+    assert {metric for _, metric in figures} == {
+        "accuracy",
+        "accuracy_minus_probe",
+        "nll",
+        "nll_tempered",
+        "ece",
+    }
+    assert figures["linear_probe", "accuracy_minus_probe"]["value"] == 0
+    assert figures["linear_probe", "accuracy_minus_probe"]["ci95"] == 0
+    difference = predictions["other"].accuracy() - predictions["linear_probe"].accuracy()
+    assert figures["other", "accuracy_minus_probe"]["value"] == pytest.approx(difference.mean())
+    same, tempered = figures["linear_probe", "nll"], figures["linear_probe", "nll_tempered"]
+    assert tempered["value"] == pytest.approx(same["value"], rel=1e-6)
+
+
+def test_the_fitted_temperature_mends_overconfidence():
+    overconfident = single(HEADS[0] * 20, QUERY)
+    mended = overconfident.tempered(overconfident.temperature())
+    assert mended.nll().mean() < overconfident.nll().mean()
+    np.testing.assert_array_equal(mended.accuracy(), overconfident.accuracy())
+
+
+def test_chance_is_one_in_n_and_calibrated():
+    uniform = Prediction(np.full((1, 12, 12, small.WAY), -np.log(small.WAY)))
+    np.testing.assert_allclose(uniform.accuracy(), 1 / small.WAY)
+    assert uniform.ece()[0] == pytest.approx(0, abs=1e-9)

@@ -1,0 +1,133 @@
+"""Losses of head generators against hand-computed values."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flown_jax import flow
+from flown_jax.few_shot import losses
+from flown_jax.few_shot.generator import as_velocity
+from tests.few_shot import small
+
+PARTS = small.parts()
+TABLE = small.table()
+
+
+def _batch() -> dict:
+    support = jnp.asarray(TABLE.support())
+    prototypes = support.mean(2)
+    heads = jax.random.normal(jax.random.key(3), (len(TABLE), small.WAY, small.WIDTH + 1))
+    return {
+        "heads": heads,
+        "prototypes": prototypes,
+        "query": jnp.asarray(TABLE.query()),
+        "condition": PARTS.conditioner(support),
+        "latent": PARTS.latents.encode(heads, prototypes),
+    }
+
+
+BATCH = _batch()
+
+
+def test_query_cross_entropy_is_the_mean_over_tasks_classes_and_images():
+    found = losses.query_cross_entropy(BATCH["heads"], BATCH["query"])
+    total, count = 0.0, 0
+    for head, images in zip(np.asarray(BATCH["heads"]), np.asarray(BATCH["query"]), strict=True):
+        for label, of_class in enumerate(images):
+            for image in of_class:
+                scores = head[:, :-1] @ image + head[:, -1]
+                total += np.log(np.exp(scores - scores.max()).sum()) + scores.max() - scores[label]
+                count += 1
+    assert float(found) == pytest.approx(total / count, rel=1e-5)
+
+
+def _flow_loss(task_weight: float, noise: float = 0.0):
+    return losses.flow_loss(
+        PARTS.velocity,
+        PARTS.velocity_params,
+        jax.random.key(5),
+        BATCH,
+        PARTS.latents,
+        path=flow.LinearPath(),
+        coupling=flow.independent,
+        source=flow.get_source("gaussian"),
+        condition_noise=noise,
+        task_weight=task_weight,
+    )
+
+
+def test_the_flow_loss_without_task_loss_is_flow_matching():
+    _, key_flow = jax.random.split(jax.random.key(5))
+    expected, aux = flow.cfm_loss(
+        as_velocity(PARTS.velocity, PARTS.velocity_params),
+        key_flow,
+        BATCH["latent"],
+        BATCH["condition"],
+        path=flow.LinearPath(),
+        coupling=flow.independent,
+        source=flow.get_source("gaussian"),
+    )
+    value, metrics = _flow_loss(0.0)
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+    assert set(metrics) == {"cfm"}
+    weighted, metrics = _flow_loss(2.0)
+    heads = PARTS.latents.decode(aux["x1_hat"], BATCH["prototypes"])
+    task = losses.query_cross_entropy(heads, BATCH["query"])
+    assert float(metrics["task"]) == pytest.approx(float(task), rel=1e-5)
+    assert float(weighted) == pytest.approx(float(expected + 2.0 * task), rel=1e-5)
+
+
+def test_noise_changes_the_condition_and_nothing_else():
+    key = jax.random.key(0)
+    noisy = losses.noisy_condition(key, {"features": jnp.zeros((400, 5, 8))}, 0.3)["features"]
+    assert float(noisy.std()) == pytest.approx(0.3, rel=0.03)
+    clean = losses.noisy_condition(key, BATCH["condition"], 0.0)
+    np.testing.assert_array_equal(clean["features"], BATCH["condition"]["features"])
+    assert float(_flow_loss(0.0, noise=0.5)[0]) != float(_flow_loss(0.0)[0])
+
+
+def test_one_member_of_the_ensemble_loss_is_a_plain_cross_entropy():
+    arguments = (PARTS.velocity, PARTS.velocity_params, jax.random.key(1), BATCH, PARTS.latents)
+    settings = {"source": flow.get_source("gaussian"), "condition_noise": 0.0, "steps": 2}
+    one, _ = losses.ensemble_loss(*arguments, members=1, **settings)
+    _, key_source = jax.random.split(jax.random.key(1))
+    x0 = settings["source"](jax.random.split(key_source, 1)[0], BATCH["latent"].shape)
+    end = flow.sample(
+        as_velocity(PARTS.velocity, PARTS.velocity_params), x0, BATCH["condition"], steps=2
+    )
+    heads = PARTS.latents.decode(end.x1, BATCH["prototypes"])
+    expected = losses.query_cross_entropy(heads, BATCH["query"])
+    assert float(one) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_ensemble_loss_reaches_the_parameters_through_the_solver():
+    def loss(params):
+        return losses.ensemble_loss(
+            PARTS.velocity,
+            params,
+            jax.random.key(1),
+            BATCH,
+            PARTS.latents,
+            source=flow.get_source("gaussian"),
+            condition_noise=0.0,
+            members=2,
+            steps=2,
+        )[0]
+
+    gradient = jax.jit(jax.grad(loss))(PARTS.velocity_params)
+    assert all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradient["params"]["out"]))
+
+
+def test_regression_fits_the_latent_or_the_queries():
+    arguments = (PARTS.velocity, PARTS.velocity_params, jax.random.key(2), BATCH, PARTS.latents)
+    _, squared = losses.regression_loss(*arguments, condition_noise=0.0, task_weight=0.0)
+    _, task = losses.regression_loss(*arguments, condition_noise=0.0, task_weight=1.0)
+    assert set(squared) == {"mse"} and set(task) == {"task"}
+    zeros = jnp.zeros_like(BATCH["latent"])
+    out = PARTS.velocity.apply(PARTS.velocity_params, zeros, jnp.zeros(()), BATCH["condition"])
+    assert float(squared["mse"]) == pytest.approx(
+        float(jnp.mean((out - BATCH["latent"]) ** 2)), rel=1e-5
+    )
