@@ -4,7 +4,7 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8", "ruff>=0.6", "mypy>=1.11", "tensorboardX>=2.6"]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "mypy>=1.11", "tensorboardX>=2.6"]
 
 setup(
     name="flown_jax",

@@ -29,7 +29,8 @@ def test_permuting_the_tokens_permutes_the_result(variables):
 def test_tokens_attend_within_their_own_set(variables):
     out = BLOCK.apply(variables, TOKENS)
     np.testing.assert_allclose(BLOCK.apply(variables, TOKENS[0]), out[0], atol=1e-5)
-    changed = BLOCK.apply(variables, TOKENS.at[0, 0].add(1.0))
+    # One feature: the LayerNorm takes away what all features of a token have in common.
+    changed = BLOCK.apply(variables, TOKENS.at[0, 0, 0].add(1.0))
     np.testing.assert_allclose(changed[1], out[1], atol=1e-6)
     assert jnp.abs(changed[0, 1:] - out[0, 1:]).max() > 1e-5
 
