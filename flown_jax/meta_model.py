@@ -10,7 +10,6 @@ A generated network is a linear head on the meta-model's frozen backbone.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -222,10 +221,9 @@ class GeneratedNetworks:
         path = Path(path)
         path = path / _NETWORKS if path.is_dir() else path
         names = [c.item() if isinstance(c, np.generic) else c for c in self.classes]
-        try:
-            json.dumps(names)
-        except TypeError as error:
-            raise UserError("class names must be strings or numbers to be saved.") from error
+        # JSON would take a tuple, too, and give a list back.
+        if not all(isinstance(name, str | int | float) for name in names):
+            raise UserError("class names must be strings or numbers to be saved.")
         save_tree(path, {"heads": self.heads, "classes": names, "nfe": self.nfe})
         return path
 

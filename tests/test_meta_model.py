@@ -63,6 +63,18 @@ def test_an_exported_model_predicts_the_same(tmp_path):
     np.testing.assert_array_equal(again.predict(IMAGES), NETWORKS.predict(IMAGES))
 
 
+def test_networks_are_saved_with_names_that_come_back_as_they_were(tmp_path):
+    numbered = MODEL.generate(IMAGES, np.array([7, 3, 7, 5]), samples=1)
+    again = GeneratedNetworks.load(numbered.save(tmp_path), MODEL)
+    assert again.classes == numbered.classes and again.nfe == numbered.nfe
+    paired = MODEL.generate(IMAGES, [(7,), (3,), (7,), (5,)], samples=1)
+    with pytest.raises(UserError, match="class names must be strings or numbers to be saved"):
+        paired.save(tmp_path)
+    MODEL.export(tmp_path)
+    with pytest.raises(UserError, match=r"holds no heads \(3, 5\) of this meta-model"):
+        GeneratedNetworks.load(tmp_path / "arrays.safetensors", MODEL)
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "names", "sentence"),
     [

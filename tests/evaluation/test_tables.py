@@ -1,0 +1,45 @@
+"""Rows as tables: units, signs, the order of methods and metrics, gaps."""
+
+from __future__ import annotations
+
+from flown_jax.evaluation import tables
+from tests.evaluation.rows import SETS, rows
+
+
+def test_a_table_holds_one_set_of_one_table_in_the_order_of_the_rows():
+    mixed = [*rows("other"), *rows()[::-1]]
+    cells = tables.pivot(mixed, "near", "main")
+    assert list(cells) == ["late", "linear_probe"]
+    assert cells["late"]["nll"] == (1.5, 0.05)
+    assert list(tables.pivot(mixed, "far", "main")) == ["linear_probe"]
+    assert tables.pivot(mixed, "near", "absent") == {}
+    # Columns have an order of their own.
+    assert tables.columns(cells) == ["accuracy", "accuracy_minus_probe", "nll", "ece"]
+
+
+def test_shares_are_percentages_and_differences_have_a_sign():
+    assert tables.text_cell("accuracy", (0.461, 0.0314)) == "46.1 ± 3.1"
+    assert tables.text_cell("accuracy_minus_probe", (0.039, 0.011)) == "+3.9 ± 1.1"
+    assert tables.text_cell("accuracy_minus_probe", (-0.039, 0.011)) == "-3.9 ± 1.1"
+    assert tables.text_cell("nll", (1.5, 0.05)) == "1.500 ± 0.050"
+    assert tables.text_cell("ece", (0.125, 0.01)) == "12.5 ± 1.0"
+    assert tables.text_cell("ece", None) == ""
+
+
+def test_markdown_has_a_line_a_method_and_a_cell_a_column():
+    lines = tables.markdown(rows(), "near", remarks={"late": "came late"}).splitlines()
+    assert lines[0] == "| method | accuracy % | minus probe | NLL | ECE % | remark |"
+    assert (
+        lines[2] == "| `linear_probe` | 50.0 ± 2.0 | +0.0 ± 0.0 | 1.250 ± 0.100 | 12.5 ± 1.0 |  |"
+    )
+    assert lines[3] == "| `late` | 46.1 ± 3.1 | -3.9 ± 1.1 | 1.500 ± 0.050 |  | came late |"
+    assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
+    assert "remark" not in tables.markdown(rows(), "near")
+
+
+def test_the_screen_shows_every_set_within_80_columns(capsys):
+    tables.screen(rows(), SETS)
+    shown = capsys.readouterr().out
+    for text in (*SETS.values(), "linear_probe", "late", "46.1 ± 3.1", "-3.9 ± 1.1", "12.5"):
+        assert text in shown
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80

@@ -1,0 +1,42 @@
+"""Choices on validation tasks: the best of the grid, and of the validation alone."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from flown_jax.few_shot.evaluation import sampled, single
+from flown_jax.few_shot.selection import choose_lengths, choose_temperature
+from flown_jax.models import heads as linear
+from tests.few_shot import small
+
+PROBE = {"steps": 5, "learning_rate": 0.01, "weight_decay": 0.0, "use_bias": False}
+VALIDATION = small.table(tasks=8, seed=3)
+
+
+def test_length_and_penalty_are_the_most_accurate_of_their_grids():
+    grid = (0.1, 1.0, 100.0)
+    chosen = choose_lengths(VALIDATION, PROBE, lengths=(0.5, 4.0), l2=grid)
+    assert chosen["length"] == (0.5, 4.0)[int(np.argmax(chosen["probe_accuracy"]))]
+    expected = [
+        single(linear.ridge(VALIDATION.support(), l2=a), VALIDATION.query()).accuracy().mean()
+        for a in grid
+    ]
+    np.testing.assert_allclose(chosen["ridge_accuracy"], expected, atol=1e-6)
+    assert chosen["l2"] == grid[int(np.argmax(expected))]
+
+
+def test_the_temperature_is_the_likeliest_of_its_grid_on_validation():
+    parts, key = small.parts(), jax.random.key(5)
+    chosen = choose_temperature(parts, VALIDATION, key, grid=(0.0, 3.0), samples=3)
+    assert chosen["temperature"] == (0.0, 3.0)[int(np.argmin(chosen["nll"]))]
+    assert chosen["grid"] == [0.0, 3.0]
+    support, query = VALIDATION.support(), VALIDATION.query()
+    heads, _ = parts.sample(key, support, samples=3, temperature=3.0)
+    made = sampled(heads, query, support, top=1)
+    np.testing.assert_allclose(chosen["nll"][1], made["ensemble"].nll().mean(), rtol=1e-4)
+    # At temperature 0 every head is the same, so averaging gains nothing.
+    np.testing.assert_allclose(chosen["accuracy"][0], chosen["mean_accuracy"][0], atol=1e-6)
+    # Another choice is made from other validation tasks only, not from the parts' own default.
+    again = choose_temperature(parts, VALIDATION, key, grid=(3.0,), samples=3)
+    assert again["temperature"] == 3.0 and again["nll"] == chosen["nll"][1:]
