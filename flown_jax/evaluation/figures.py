@@ -70,7 +70,7 @@ def curves(
         for i, (label, value) in enumerate((levels or {}).get(name, {}).items()):
             axis.axhline(value, ls=":", lw=1, label=label, color=f"C{i}")
         axis.set_xscale("log")
-        axis.set_xticks(list(x), [str(v) for v in x])
+        axis.set_xticks(list(x), [f"{v:g}" for v in x])
         axis.minorticks_off()
         axis.set_xlabel(x_label)
         axis.set_ylabel(y_labels[name])

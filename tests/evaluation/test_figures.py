@@ -6,10 +6,8 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from flown_jax.errors import UserError
 from flown_jax.evaluation import figures
 from tests.evaluation.rows import SETS, rows
 from tests.parity.fixtures import ROOT
@@ -63,12 +61,6 @@ def test_a_bin_with_few_predictions_is_left_out(tmp_path):
     figures.reliability(tmp_path / "few.png", {"t": {"m": (confidence, confidence > 0.5)}})
     figures.reliability(tmp_path / "none.png", {"t": {"m": (confidence[:500], np.ones(500))}})
     np.testing.assert_array_equal(picture(tmp_path / "few.png"), picture(tmp_path / "none.png"))
-
-
-def test_a_file_in_the_way_is_named(tmp_path):
-    (tmp_path / "figures").write_text("in the way")
-    with pytest.raises((UserError, FileExistsError), match="figures"):
-        figures.accuracy_bars(tmp_path / "figures" / "bars.png", rows(), SETS)
 
 
 def test_importing_the_module_does_not_import_matplotlib():

@@ -32,7 +32,7 @@ class Reader(HTMLParser):
 
 def read(page: str) -> Reader:
     reader = Reader()
-    reader.feed(page.removeprefix("<!doctype html>"))
+    reader.feed(page.strip().removeprefix("<!doctype html>"))
     assert reader.open == []
     return reader
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import jax
@@ -68,10 +69,8 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(tmp_path):
                 seen.append(step)
                 return batch_at(step)
 
-            try:
+            with contextlib.suppress(Killed):
                 ends.append(run(StageContext("toy", tmp_path / name, records), batch_at=spied))
-            except Killed:
-                pass
         records.close()
     toy.assert_equal(*ends)
     assert seen == [4, 5]  # from the checkpoint at step 4 on
