@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -62,55 +63,47 @@ def description(form: str = "token", entries: tuple[str, ...] = ("features",)) -
 
 def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     """Random arrays for a description; nothing is left at its zero initialisation."""
-    keys = iter(jax.random.split(jax.random.key(seed), 12))
-    heads = jnp.zeros((1, WAY, WIDTH + 1))
+    rng = np.random.default_rng(seed)
+    key, heads = jax.random.key(0), jnp.zeros((1, WAY, WIDTH + 1))
     known = {"features": jnp.zeros((1, WAY, WIDTH))}
+    backbone = ResNet12(channels=tuple(about["backbone"]["channels"]))
+    latent_shape = tuple(about["latent_shape"])
+    shape = latent_shape[1:] if about["codec"]["form"] == "token" else latent_shape
     out: dict[str, Any] = {
-        "backbone": perturbed(
-            jax.jit(ResNet12(channels=tuple(about["backbone"]["channels"])).init)(
-                next(keys), jnp.zeros((1, SIDE, SIDE, 1))
-            ),
-            next(keys),
-            0.05,
-        ),
+        "backbone": _random(rng, backbone.init, key, jnp.zeros((1, SIDE, SIDE, 1))),
         "transform": {
-            "mean": 0.1 * jax.random.normal(next(keys), (WIDTH,)),
-            "scale": jnp.asarray(2.0),
+            "mean": 0.1 * rng.normal(size=WIDTH).astype(np.float32),
+            "scale": np.float32(2.0),
         },
-        "space": {"base_scale": jnp.asarray(0.7), "scale": jnp.linspace(0.5, 1.5, WIDTH + 1)},
-        "codec": perturbed(jax.jit(build_codec(about, WIDTH).init)(next(keys), heads), next(keys)),
-    }
-    shape = (
-        about["latent_shape"][1:] if about["codec"]["form"] == "token" else about["latent_shape"]
-    )
-    out["latents"] = {
-        "mean": 0.3 * jax.random.normal(next(keys), shape),
-        "std": jnp.full(shape, 1.5),
+        "space": {
+            "base_scale": np.float32(0.7),
+            "scale": np.linspace(0.5, 1.5, WIDTH + 1, dtype=np.float32),
+        },
+        "codec": _random(rng, build_codec(about, WIDTH).init, key, heads),
+        "latents": {
+            "mean": 0.3 * rng.normal(size=shape).astype(np.float32),
+            "std": np.full(shape, 1.5, np.float32),
+        },
     }
     if about["caml"] is not None:
-        module = CAML(**about["caml"])
-        out["caml"] = perturbed(
-            jax.jit(module.init)(
-                next(keys), heads[0, :, :WIDTH], jnp.arange(WAY), heads[0, :, :WIDTH]
-            ),
-            next(keys),
-        )
+        rows = heads[0, :, :WIDTH]
+        out["caml"] = _random(rng, CAML(**about["caml"]).init, key, rows, jnp.arange(WAY), rows)
         width = WIDTH + about["caml"]["label_dim"]
-        out["slots"] = {"mean": jnp.zeros((WAY, width)), "std": jnp.ones((WAY, width))}
+        out["slots"] = {
+            "mean": np.zeros((WAY, width), np.float32),
+            "std": np.ones((WAY, width), np.float32),
+        }
         known["caml"] = jnp.zeros((1, WAY, width))
     known = {name: known[name] for name in about["condition"]}
     velocity = make_velocity(
-        about["velocity"]["kind"],
-        tuple(about["latent_shape"]),
-        **tuples(about["velocity"]["sizes"]),
+        about["velocity"]["kind"], latent_shape, **tuples(about["velocity"]["sizes"])
     )
-    latent = jnp.zeros((1, *about["latent_shape"]))
-    out["velocity"] = perturbed(
-        jax.jit(velocity.init)(next(keys), latent, jnp.zeros(()), known), next(keys), 0.3
-    )
-    return jax.tree.map(np.asarray, out)
+    latent = jnp.zeros((1, *latent_shape))
+    out["velocity"] = _random(rng, velocity.init, key, latent, jnp.zeros(()), known)
+    return out
 
 
+@functools.cache
 def parts(form: str = "token", entries: tuple[str, ...] = ("features",), seed: int = 0) -> Parts:
     """The meta-model of both."""
     about = description(form, entries)
@@ -144,6 +137,19 @@ def table(tasks: int = 6, query: int = 4, seed: int = 0, targets: int = SHOT) ->
     drawn = rng.permuted(np.broadcast_to(np.arange(images), (tasks, WAY, images)), axis=-1)
     target = drawn[..., :targets]
     return TaskTable(features, Episodes(classes, target[..., :SHOT], drawn[..., targets:]), target)
+
+
+def _random(rng: np.random.Generator, init: Any, *arguments: Any) -> Any:
+    """Variables of the shapes that an `init` gives, which need not be compiled for them."""
+
+    def fill(path: Any, leaf: Any) -> np.ndarray:
+        normal = rng.normal(size=leaf.shape).astype(leaf.dtype)
+        name = path[-1].key
+        if "scale" in name or name == "var":
+            return np.asarray(1 + 0.2 * np.abs(normal), leaf.dtype)
+        return normal / np.sqrt(max(np.prod(leaf.shape[:-1]), 25)).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, *arguments))
 
 
 def _lists(sizes: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import pytest
 from flown_jax.errors import UserError
 from flown_jax.few_shot.space import HeadSpace, fit_head_space, from_vector, to_vector
 from flown_jax.models import heads as linear
-from tests.few_shot import small
 
 KEY_HEADS, KEY_PROTOTYPES, KEY_QUERY = jax.random.split(jax.random.key(0), 3)
 HEADS = 3.0 * jax.random.normal(KEY_HEADS, (20, 4, 6)) + 1.0
@@ -85,10 +84,3 @@ def test_vectors_are_laid_out_as_a_torch_state_dict():
 def test_a_vector_of_another_length_is_refused():
     with pytest.raises(UserError, match="a vector of length 25 is no head of 4 classes"):
         from_vector(jnp.zeros((2, 25)), 4)
-
-
-def test_the_space_of_tiny_parts_inverts():
-    parts = small.parts()
-    heads = parts.latents.space.base(PROTOTYPES[..., :4]) + 1.0
-    x1 = parts.latents.space.normalise(heads, PROTOTYPES[..., :4])
-    np.testing.assert_allclose(x1, 0.0, atol=1e-5)
