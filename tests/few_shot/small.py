@@ -70,7 +70,7 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     latent_shape = tuple(about["latent_shape"])
     shape = latent_shape[1:] if about["codec"]["form"] == "token" else latent_shape
     out: dict[str, Any] = {
-        "backbone": _random(rng, backbone.init, key, jnp.zeros((1, SIDE, SIDE, 1))),
+        "backbone": random_variables(rng, backbone.init, key, jnp.zeros((1, SIDE, SIDE, 1))),
         "transform": {
             "mean": 0.1 * rng.normal(size=WIDTH).astype(np.float32),
             "scale": np.float32(2.0),
@@ -79,7 +79,7 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
             "base_scale": np.float32(0.7),
             "scale": np.linspace(0.5, 1.5, WIDTH + 1, dtype=np.float32),
         },
-        "codec": _random(rng, build_codec(about, WIDTH).init, key, heads),
+        "codec": random_variables(rng, build_codec(about, WIDTH).init, key, heads),
         "latents": {
             "mean": 0.3 * rng.normal(size=shape).astype(np.float32),
             "std": np.full(shape, 1.5, np.float32),
@@ -87,7 +87,9 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     }
     if about["caml"] is not None:
         rows = heads[0, :, :WIDTH]
-        out["caml"] = _random(rng, CAML(**about["caml"]).init, key, rows, jnp.arange(WAY), rows)
+        out["caml"] = random_variables(
+            rng, CAML(**about["caml"]).init, key, rows, jnp.arange(WAY), rows
+        )
         width = WIDTH + about["caml"]["label_dim"]
         out["slots"] = {
             "mean": np.zeros((WAY, width), np.float32),
@@ -99,7 +101,7 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
         about["velocity"]["kind"], latent_shape, **tuples(about["velocity"]["sizes"])
     )
     latent = jnp.zeros((1, *latent_shape))
-    out["velocity"] = _random(rng, velocity.init, key, latent, jnp.zeros(()), known)
+    out["velocity"] = random_variables(rng, velocity.init, key, latent, jnp.zeros(()), known)
     return out
 
 
@@ -139,7 +141,7 @@ def table(tasks: int = 6, query: int = 4, seed: int = 0, targets: int = SHOT) ->
     return TaskTable(features, Episodes(classes, target[..., :SHOT], drawn[..., targets:]), target)
 
 
-def _random(rng: np.random.Generator, init: Any, *arguments: Any) -> Any:
+def random_variables(rng: np.random.Generator, init: Any, *arguments: Any) -> Any:
     """Variables of the shapes that an `init` gives, which need not be compiled for them."""
 
     def fill(path: Any, leaf: Any) -> np.ndarray:
