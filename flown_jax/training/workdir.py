@@ -44,7 +44,10 @@ class Workdir:
         with writing(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"{self.path} is a file: choose a new --workdir")
-            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError as error:
+                raise UserError(f"the folder {self.path} cannot be made") from error
             ours = (self.path / _LOCK).exists()
             if not ours and any(self.path.iterdir()):
                 raise UserError(
