@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import command
+from experiments.fewshot_check import check
 from experiments.fewshot_generators import assemble, train_generators
 from experiments.fewshot_measure import Evaluation, evaluate
 from experiments.fewshot_report import TITLES, contact_sheet, write
@@ -44,6 +45,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     default = f"workdirs/fsl-{config.variant}-seed{config.seed}"
     path = pathlib.Path(default if workdir is None else workdir)
     if (done := finished(path, config)) is None:
+        check(config)
         with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
             done = compute(config, work)
     tables.screen(done["rows"], TITLES)

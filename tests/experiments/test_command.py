@@ -48,9 +48,14 @@ def test_a_wrong_command_line_is_one_sentence(monkeypatch, capsys, arguments, se
     [
         ("--config.data.name=imagenet", "data.name is 'imagenet'"),
         ("--config.data.train_classes=5000", "too few for 5000 training"),
+        ("--config.sampling.solver=magic", "solver 'magic' is unknown, expected one of euler"),
+        ("--config.velocity.kind=unet", "velocity.kind 'unet' takes latents of 3 axes"),
+        ("--config.targets.kind=none", "targets.kind is 'none'"),
     ],
 )
-def test_data_that_is_not_there_is_one_sentence(monkeypatch, capsys, tmp_path, override, sentence):
+def test_what_cannot_be_run_is_one_sentence_at_once(
+    monkeypatch, capsys, tmp_path, override, sentence
+):
     found = call(monkeypatch, capsys, f"--config={TINY}", override, f"--workdir={tmp_path}/run")
     assert sentence in found
 
