@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from experiments.fewshot_stages import CAML_SIZES, FewShot, recipe
 from flown_jax.few_shot import losses, training
@@ -101,50 +103,37 @@ def train_generators(
             )
         return {"params": params}
 
-    def ddpm(context: StageContext) -> dict[str, Any]:
-        def loss(params, key, batch, latents):
-            return losses.diffusion_loss(
-                network,
-                params,
-                key,
-                batch,
-                latents,
-                schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
-                condition_noise=noise,
-                task_weight=config.ddpm.task_weight,
-            )
-
-        params = training.train_generator(
-            context,
+    def diffusion_loss(params, key, batch, latents):
+        return losses.diffusion_loss(
             network,
-            loss,
-            batches(config.ddpm, seed),
+            params,
+            key,
+            batch,
             latents,
-            recipe(config.ddpm),
-            seed=seed,
-            input_shape=shape,
+            schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
+            condition_noise=noise,
+            task_weight=config.ddpm.task_weight,
         )
-        return {"params": params}
 
-    def regression(context: StageContext) -> dict[str, Any]:
-        def loss(params, key, batch, latents):
-            return losses.regression_loss(
-                network,
-                params,
-                key,
-                batch,
-                latents,
-                condition_noise=noise,
-                task_weight=config.regression.task_weight,
-            )
+    def regression_loss(params, key, batch, latents):
+        return losses.regression_loss(
+            network,
+            params,
+            key,
+            batch,
+            latents,
+            condition_noise=noise,
+            task_weight=config.regression.task_weight,
+        )
 
+    def rival(loss: Any, part: ConfigDict, context: StageContext) -> dict[str, Any]:
         params = training.train_generator(
             context,
             network,
             loss,
-            batches(config.regression, seed),
+            batches(part, seed),
             latents,
-            recipe(config.regression),
+            recipe(part),
             seed=seed,
             input_shape=shape,
         )
@@ -159,7 +148,11 @@ def train_generators(
         "codec_stage": codec,
         "caml_stage": caml,
     }
-    functions = {"flow": flow, "ddpm": ddpm, "regression": regression}
+    functions = {
+        "flow": flow,
+        "ddpm": partial(rival, diffusion_loss, config.ddpm),
+        "regression": partial(rival, regression_loss, config.regression),
+    }
     return {
         name: job.stage(name, {**shared, name: config[name]}, function)
         for name, function in functions.items()

@@ -205,8 +205,10 @@ def _integrate_diffrax(method: Solver, velocity, x0, condition, grid, save, diff
 
 
 def _integrate_scan(method: Solver, velocity, x0, condition, grid, save, differentiate):
+    def f(x, t):
+        return velocity(x, t, condition).astype(x.dtype)
+
     def step(x, times):
-        f = lambda x, t: velocity(x, t, condition).astype(x.dtype)  # noqa: E731
         x = runge_kutta_step(method, f, x, times[0], times[1])
         return x, (x if save else None)
 

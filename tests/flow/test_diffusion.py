@@ -138,7 +138,10 @@ def test_no_gradient_is_kept():
 def test_clipping():
     x_t = 10 * jnp.ones((2, 3))
     options = {"steps": 5, "clip_x0": True}
-    model = lambda x, t, c: jnp.zeros_like(x)  # noqa: E731
+
+    def model(x, t, c):
+        return jnp.zeros_like(x)
+
     clipped = d.sample_ddpm(model, KEY, x_t, None, SCHEDULE, clip_sample=True, **options)
     assert float(jnp.abs(clipped.x1).max()) <= 1
     ddim = d.sample_ddpm(model, KEY, x_t, None, SCHEDULE, method="ddim", **options)
@@ -168,7 +171,10 @@ def test_respacing_keeps_the_cumulative_products(steps):
 
 def test_errors():
     x = jnp.ones((1, 1))
-    model = lambda x, t, c: x  # noqa: E731
+
+    def model(x, t, c):
+        return x
+
     with pytest.raises(ValueError, match="ancestral or ddim"):
         d.sample_ddpm(model, KEY, x, None, SCHEDULE, method="ddpm")
     with pytest.raises(ValueError, match="between 1 and 1000"):

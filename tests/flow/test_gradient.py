@@ -129,6 +129,9 @@ def test_trajectory_before_the_cut_is_constant():
 
 def test_forward_mode_with_scan():
     params, x0, _ = _problem()
-    end = lambda x: _loss(params, x, steps=3, backend="scan").sum()  # noqa: E731
+
+    def end(x):
+        return _loss(params, x, steps=3, backend="scan").sum()
+
     _, forward = jax.jvp(end, (x0,), (jnp.ones_like(x0),))
     np.testing.assert_allclose(forward, jax.grad(end)(x0).sum(), rtol=1e-5)

@@ -28,7 +28,10 @@ def test_conversions_round_trip(scheduler):
     t = T[:, None]
     x = scheduler.alpha(t) * x1 + scheduler.sigma(t) * x0
     v = scheduler.d_alpha(t) * x1 + scheduler.d_sigma(t) * x0
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)  # noqa: E731
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
     close(s.velocity_to_target(scheduler, v, x, t), x1)
     close(s.velocity_to_epsilon(scheduler, v, x, t), x0)
     # Division by alpha or sigma near an end costs digits of float32.
