@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from flown_jax.evaluation import figures, tables
 from flown_jax.evaluation.report import html_page
-from flown_jax.training.files import write_bytes, writing
+from flown_jax.files import write_bytes, writing
 
 TITLES = {
     "in_distribution": "In distribution: characters of the meta-test classes",

@@ -20,8 +20,8 @@ import numpy as np
 
 from flown_jax.errors import UserError
 from flown_jax.few_shot.parts import Parts, build
+from flown_jax.files import read_json, sha256_of, write_json, writing
 from flown_jax.models import heads as linear
-from flown_jax.training.files import read_json, sha256_of, write_json, writing
 from flown_jax.training.trees import load_tree, save_tree
 
 _ARRAYS, _DESCRIPTION = "arrays.safetensors", "meta_model.json"

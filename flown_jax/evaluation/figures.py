@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flown_jax.evaluation.tables import pivot
-from flown_jax.training.files import writing
+from flown_jax.files import writing
 
 _GREY, _OURS, _RIVAL = "#9aa0a6", "#1a66b3", "#d9822b"
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
-from flown_jax.training.files import read_json, sha256_of, write_json, writing
+from flown_jax.files import read_json, sha256_of, write_json, writing
 from flown_jax.training.trees import load_tree, save_tree
 
 __all__ = ["Checkpoints", "load_tree", "save_tree"]

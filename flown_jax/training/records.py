@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from flown_jax import __version__
 from flown_jax.errors import UserError
-from flown_jax.training.files import write_bytes, writing
+from flown_jax.files import write_bytes, writing
 from flown_jax.training.parallel import describe_devices
 
 Update = Callable[..., None]

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from flown_jax.errors import UserError
-from flown_jax.training.files import read_json, sha256_of, write_json, writing
+from flown_jax.files import read_json, sha256_of, write_json, writing
 from flown_jax.training.records import Records
 from flown_jax.training.trees import load_tree, save_tree
 from flown_jax.training.workdir import Workdir

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
-from flown_jax.training.files import write_bytes, writing
+from flown_jax.files import write_bytes, writing
 
 SEPARATOR = "/"
 _HEADER = "flown_jax"

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from flown_jax.errors import UserError
-from flown_jax.training.files import write_json, writing
+from flown_jax.files import write_json, writing
 from flown_jax.training.records import Records, environment
 
 # Made first, so that its presence says whose folder this is.
