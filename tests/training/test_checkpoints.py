@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flown_jax import files as files_module
 from flown_jax.errors import UserError
 from flown_jax.training import Checkpoints, load_tree, save_tree
-from flown_jax.training import files as files_module
 from tests.training import toy
 
 

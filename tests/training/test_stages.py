@@ -17,9 +17,9 @@ import ml_collections
 import numpy as np
 import pytest
 
+from flown_jax import files as files_module
 from flown_jax.errors import UserError
 from flown_jax.training import Checkpoints, Records, StageResult, Workdir, fit, stage
-from flown_jax.training import files as files_module
 from flown_jax.training.stages import fingerprint, plain_values
 from tests.training import toy
 
