@@ -4,7 +4,8 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "mypy>=1.11", "tensorboardX>=2.6"]
+USPS = ["h5py>=3.11"]  # only for usps.h5
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "mypy>=1.11", "tensorboardX>=2.6", *USPS]
 
 setup(
     name="flown_jax",
@@ -23,6 +24,7 @@ setup(
         "diffrax>=0.7.1",
         "orbax-checkpoint>=0.11.20",
         "tensorflow-datasets>=4.9.7",
+        "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not declare it
         "jraph>=0.0.6.dev0",
         "ml-collections>=1.0",
         "absl-py>=2.1",
@@ -31,12 +33,14 @@ setup(
         "scikit-learn>=1.5",
         "safetensors>=0.5",
         "matplotlib>=3.9",
+        "pillow>=10.3",
         "rich>=13.7",
     ],
     extras_require={
         "test": TEST,
         "tensorboard": ["tensorboardX>=2.6"],
         "torch": ["torch>=2.4"],
+        "usps": USPS,
     },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",

@@ -1,4 +1,4 @@
-"""PyTorch twins: the UNet velocity with the published parameter names, and heads in two forms.
+"""PyTorch twins: the UNet velocity with the published names, heads in two forms, small CNNs.
 
 Written for speed as a PyTorch user would: fused attention, fused AdamW, channels last on demand.
 """
@@ -224,3 +224,55 @@ def fit_heads_batched(
             optimizer.step()
         heads.append(weight.detach())
     return torch.cat(heads)
+
+
+class CNNSmall(nn.Module):
+    """The zoos' small network: pool, then tanh; logits (B, 10) of images (B, C, 28, 28)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(channels, 8, 5), nn.Conv2d(8, 6, 5), nn.Conv2d(6, 4, 2)]
+        )
+        self.dense = nn.ModuleList([nn.Linear(36, 20), nn.Linear(20, 10)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(F.max_pool2d(self.convs[0](x), 2))
+        x = torch.tanh(F.max_pool2d(self.convs[1](x), 2))
+        x = torch.tanh(self.convs[2](x)).flatten(1)
+        return self.dense[1](torch.tanh(self.dense[0](x)))
+
+
+def train_cnns(
+    vectors: Any,
+    images: Any,
+    labels: Any,
+    orders: Any,
+    batch: int,
+    learning_rate: float,
+    *,
+    channels_last: bool = False,
+) -> Any:
+    """Weight vectors of `CNNSmall`s trained one after another with Adam, a NumPy array (M, D).
+
+    Args:
+      vectors: (M, D), where each begins, in the order of the state dict.
+      images: (n, 28, 28, C). labels: (n,).
+      orders: (M, steps * batch), the examples of each model's steps.
+      channels_last: the layout of images and kernels.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    data = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    targets = torch.from_numpy(labels)
+    trained = []
+    for vector, order in zip(vectors, torch.from_numpy(orders), strict=True):
+        module = CNNSmall(images.shape[-1])
+        nn.utils.vector_to_parameters(torch.tensor(vector), module.parameters())
+        module.to(memory_format=layout)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(module.parameters(), lr=learning_rate, fused=True)
+        for index in order.split(batch):
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(module(data[index]), targets[index]).backward()
+            optimizer.step()
+        trained.append(torch.cat([p.detach().reshape(-1) for p in module.parameters()]))
+    return torch.stack(trained).numpy()

@@ -185,7 +185,11 @@ def _check_entries(field: str, value: tuple, default: tuple) -> None:
     """Entries of a tuple have the type of the default's; a whole number is a number, too."""
     wanted = type(default[0])
     allowed = (int, float) if wanted is float else (wanted,)
-    if not all(isinstance(entry, allowed) and not isinstance(entry, bool) for entry in value):
+    # True is a whole number to Python, and not to a reader.
+    if not all(
+        isinstance(entry, allowed) and isinstance(entry, bool) == (wanted is bool)
+        for entry in value
+    ):
         raise UserError(
             f"--config.{field}={value}: entries must be {_TYPES.get(wanted, wanted.__name__)}, "
             f"like {default}."

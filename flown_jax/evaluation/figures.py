@@ -19,7 +19,7 @@ def contact_sheet(
 ) -> None:
     """Images (rows, columns, H, W), uint8, a row for each title."""
     rows, columns, height, width = images.shape
-    figure, axes = _figure(rows, 1, (columns * 0.42 + 1.6, rows * 0.42 + 0.4))
+    figure, axes = new_figure(rows, 1, (columns * 0.42 + 1.6, rows * 0.42 + 0.4))
     for axis, row, title in zip(axes[:, 0], images, titles, strict=True):
         axis.imshow(
             row.transpose(1, 0, 2).reshape(height, columns * width), cmap="gray", vmin=0, vmax=255
@@ -28,12 +28,12 @@ def contact_sheet(
         axis.set_xticks([])
         axis.set_yticks([])
     figure.suptitle(suptitle, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def accuracy_bars(path: Path, rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str]) -> None:
     """Accuracy of every method with its interval, a panel a set (set -> title)."""
-    figure, axes = _figure(1, len(sets), (5.2 * len(sets), 5.2))
+    figure, axes = new_figure(1, len(sets), (5.2 * len(sets), 5.2))
     for axis, (name, title) in zip(axes[0], sets.items(), strict=True):
         cells = pivot(rows, name, "main")
         methods = list(cells)[::-1]
@@ -45,7 +45,7 @@ def accuracy_bars(path: Path, rows: Sequence[Mapping[str, Any]], sets: Mapping[s
         axis.set_xlim(0, 100)
         axis.set_xlabel("accuracy on query images, %")
         axis.set_title(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def curves(
@@ -63,7 +63,7 @@ def curves(
       lines: y -> label -> values. y_labels: y -> text of its axis.
       levels: y -> label -> a value drawn as a horizontal line.
     """
-    figure, axes = _figure(1, len(lines), (5.0 * len(lines), 3.8))
+    figure, axes = new_figure(1, len(lines), (5.0 * len(lines), 3.8))
     for axis, (name, of_label) in zip(axes[0], lines.items(), strict=True):
         for i, (label, values) in enumerate(of_label.items()):
             axis.plot(x, values, marker="o", ms=4, label=label, color=f"C{i}")
@@ -76,14 +76,14 @@ def curves(
         axis.set_ylabel(y_labels[name])
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def reliability(
     path: Path, diagrams: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
 ) -> None:
     """Accuracy against confidence, a panel a set: set -> method -> (confidence, right), flat."""
-    figure, axes = _figure(1, len(diagrams), (4.4 * len(diagrams), 4.2))
+    figure, axes = new_figure(1, len(diagrams), (4.4 * len(diagrams), 4.2))
     edges = np.linspace(0, 1, 11)
     for axis, (title, methods) in zip(axes[0], diagrams.items(), strict=True):
         axis.plot([0, 1], [0, 1], color="black", lw=0.8, ls=":")
@@ -98,25 +98,32 @@ def reliability(
         axis.set_ylabel("share of right predictions")
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def new_figure(
+    rows: int,
+    columns: int,
+    size: tuple[float, float],
+    widths: Sequence[float] | None = None,
+) -> tuple[Any, Any]:
+    """A figure of the size in inches and its axes (rows, columns); `widths` of the columns."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write the figure as a PNG file; its folder is made if absent."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=110)
 
 
 def _colour(method: str) -> str:
     if method.startswith("flown"):
         return _OURS
     return _RIVAL if method.startswith(("ddpm", "regression", "caml")) else _GREY
-
-
-def _save(figure: Any, path: Path) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=110)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from flown_jax.models import state_names
+
 _SLOPE = 0.1
 # N(0, 2 / (k^2 c_out)), untruncated.
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -73,6 +75,23 @@ class ResNet12(nn.Module):
         if self.num_classes is None:
             raise ValueError("This ResNet12 has no classifier: give it num_classes.")
         return self.classifier(self(images, train))
+
+    def state_dict_names(self) -> dict[str, str]:
+        """Meta-Baseline's names, in order, and the paths of the same tensors here."""
+        names: dict[str, str] = {}
+        for i in range(1, len(self.channels) + 1):
+            torch, ours = f"encoder.layer{i}", f"layer{i}"
+            for j in (1, 2, 3):
+                names |= state_names.conv_norm(
+                    f"{torch}.conv{j}", f"{torch}.bn{j}", f"{ours}/conv{j}", f"{ours}/bn{j}"
+                )
+            shortcut = f"{torch}.downsample"
+            names |= state_names.conv_norm(
+                f"{shortcut}.0", f"{shortcut}.1", f"{ours}/shortcut_conv", f"{ours}/shortcut_bn"
+            )
+        if self.num_classes is not None:
+            names |= state_names.layer("classifier.linear", "classifier")
+        return names
 
 
 class _Block(nn.Module):

@@ -14,6 +14,11 @@ _KINDS = {
     "conditioned_unet": "conditioned_unet",
     "caml": "caml",
     "resnet12": "resnet12",
+    "cnn": "cnn",
+    "resnet18": "resnet18",
+    "vit": "vit",
+    "convnext": "convnext",
+    "clip_vit": "clip_vit",
 }
 
 
@@ -21,7 +26,8 @@ def convert(kind: str, state_dict: Mapping[str, Any], config: Mapping[str, Any])
     """Variables of the linen module of this kind that compute what the PyTorch module computes.
 
     Args:
-      kind: the network's family, one of `autoencoder_kl, unet, conditioned_unet, caml, resnet12`.
+      kind: the network's family, one of `autoencoder_kl, unet, conditioned_unet, caml, resnet12,
+        cnn, resnet18, vit, convnext, clip_vit`.
       state_dict: PyTorch names to arrays (anything that `numpy.asarray` takes).
       config: the sizes of the network, with the names of the original code.
     Returns:

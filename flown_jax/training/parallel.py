@@ -6,6 +6,8 @@ of the batch and a replica of the state. Nobody outside this file needs to know 
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import Any
 
 import jax
@@ -156,6 +158,78 @@ def compile_step(
         function = jax.jit(with_frozen, donate_argnums=0)
         frozen = jax.device_put(frozen, chosen[0])
     return CompiledStep(function, chosen, frozen)
+
+
+class OverModels:
+    """A function of many independent models, shared among local devices.
+
+    Args:
+      function: `function(models, shared, *scalars) -> models`: pytrees whose leaves have a
+        leading axis of models, arrays that all models need, numbers.
+      multiple: the number of models that one device gets is a multiple of this; the places
+        that are left over repeat the last model.
+      devices: how many local devices to use; None for all of them.
+    Raises:
+      UserError: there are fewer devices.
+    """
+
+    def __init__(self, function: Any, *, multiple: int, devices: int | None = None) -> None:
+        self._devices = _select(devices)
+        self._multiple = multiple
+        self._count = 0
+        if len(self._devices) == 1:
+            self._function = jax.jit(function)
+        else:
+
+            def on_each(models: PyTree, shared: PyTree, scalars: tuple[Any, ...]) -> PyTree:
+                return function(models, shared, *scalars)
+
+            self._function = jax.pmap(on_each, in_axes=(0, 0, None), devices=self._devices)
+
+    def place(self, models: PyTree) -> PyTree:
+        """The models on the devices."""
+        self._count = jax.tree.leaves(models)[0].shape[0]
+        devices, step = len(self._devices), len(self._devices) * self._multiple
+        last = -(-self._count // step) * step
+        index = np.minimum(np.arange(last), self._count - 1)
+        models = jax.tree.map(lambda leaf: np.asarray(leaf)[index], models)
+        if devices == 1:
+            return jax.device_put(models, self._devices[0])
+        return jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), models)
+
+    def share(self, arrays: PyTree) -> PyTree:
+        """Arrays that all models need, on the devices."""
+        if len(self._devices) == 1:
+            return jax.device_put(arrays, self._devices[0])
+        return jax_utils.replicate(arrays, self._devices)
+
+    def collect(self, models: PyTree) -> PyTree:
+        """The placed models as host arrays with one leading axis, in their order."""
+
+        def one(leaf: Any) -> np.ndarray:
+            leaf = np.asarray(leaf)
+            if len(self._devices) > 1:
+                leaf = leaf.reshape(-1, *leaf.shape[2:])
+            return leaf[: self._count]
+
+        return jax.tree.map(one, models)
+
+    def __call__(self, models: PyTree, shared: PyTree, *scalars: Any) -> PyTree:
+        """The function's result for placed models and shared arrays."""
+        if len(self._devices) == 1:
+            return self._function(models, shared, *scalars)
+        return self._function(models, shared, scalars)
+
+
+def use_all_cores() -> None:
+    """Let each processor core be a device of its own, where the processor is the device.
+
+    One small model keeps one core busy at most. Must be called before the first array is made;
+    later it does nothing.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 def _select(devices: int | None) -> list[jax.Device]:

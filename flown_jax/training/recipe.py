@@ -25,7 +25,7 @@ class Recipe:
     Attributes:
       steps, batch: length of the run, examples a step.
       learning_rate, weight_decay, schedule, warmup, clip: as in `optimizers.adamw`.
-      optimizer: `adamw` or `sgd` (then with `momentum` and `nesterov`).
+      optimizer: `adamw`, `adam` (coupled decay) or `sgd` (then with `momentum` and `nesterov`).
       ema_decay: of the average of the parameters; None keeps none.
       save_every: steps between checkpoints. log_every: steps between records.
       validate_every: steps between validations; None validates nothing.
@@ -61,11 +61,13 @@ class Recipe:
         }
         if self.optimizer == "adamw":
             return optimizers.adamw(self.learning_rate, **common)
+        if self.optimizer == "adam":
+            return optimizers.adam(self.learning_rate, **common)
         if self.optimizer == "sgd":
             return optimizers.sgd(
                 self.learning_rate, momentum=self.momentum, nesterov=self.nesterov, **common
             )
-        raise UserError(f"optimizer is {self.optimizer!r}; it must be 'adamw' or 'sgd'.")
+        raise UserError(f"optimizer is {self.optimizer!r}; it must be 'adamw', 'adam' or 'sgd'.")
 
 
 def train(

@@ -125,5 +125,5 @@ def test_sgd_with_nesterov_momentum_is_optaxs():
 
 
 def test_an_unknown_optimizer_is_refused():
-    with pytest.raises(UserError, match="optimizer is 'lion'; it must be 'adamw' or 'sgd'"):
+    with pytest.raises(UserError, match="optimizer is 'lion'; it must be 'adamw', 'adam' or 'sgd'"):
         dataclasses.replace(RECIPE, optimizer="lion").chain()

@@ -1,0 +1,133 @@
+"""Image sets by name: decoded once into arrays.
+
+`digits` (scikit-learn's, 28 x 28) is embedded. The others are read from folders that
+`python -m experiments.prepare_data` makes, or TensorFlow Datasets itself; see `array_record`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flown_jax.data import array_record
+from flown_jax.data.catalogue import CATALOGUE, EMBEDDED, Facts, facts
+from flown_jax.data.glyphs import handwritten_digits
+from flown_jax.errors import UserError
+
+__all__ = ["CATALOGUE", "Facts", "ImageSet", "facts", "finished", "load", "local_folder"]
+
+DATA_DIR = "data"
+_BUCKET = re.compile(r"[a-z][a-z0-9+.-]+:/+")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one split.
+
+    Attributes:
+      name, split: which set and which part of it.
+      images: uint8 (N, H, W, C), C = 1 or 3.
+      labels: int32 (N,), indices of `class_names`; -1 where there is no label.
+      class_names: name of each class.
+    """
+
+    name: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of images and labels, to record what a model was trained on."""
+        digest = hashlib.sha256(repr(self.images.shape).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels.astype("<i4")).data)
+        return digest.hexdigest()
+
+
+def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
+    """The images of one split of an image set.
+
+    Args:
+      name: one of CATALOGUE.
+      split: train, test; mini_imagenet also has validation, svhn_cropped extra, stl10 unlabelled.
+      data_dir: folder that holds NAME/VERSION; by default `data`. Not needed for digits.
+    Raises:
+      UserError: an unknown set or split, a set that was not prepared, a damaged file.
+    """
+    official = facts(name)
+    if split not in official.counts:
+        raise UserError(
+            f"{name} has no split {split!r}; its splits are {', '.join(official.counts)}."
+        )
+    if name == EMBEDDED:
+        return _digits(split)
+    folder = finished(name, data_dir)
+    images, labels, class_names = array_record.read(folder, split)
+    if images.shape[-1] != official.channels:
+        raise UserError(
+            f"{folder} has images of {images.shape[-1]} channels; {name} has {official.channels}."
+        )
+    return ImageSet(name, split, images, labels, class_names or official.class_names)
+
+
+def finished(name: str, data_dir: str | Path | None = None) -> Path:
+    """The folder NAME/VERSION of a prepared image set; the highest version if there are several.
+
+    Raises:
+      UserError: there is none.
+    """
+    root = local_folder(DATA_DIR if data_dir is None else data_dir)
+    folders = [path.parent for path in (root / name).glob(f"*/{array_record.INFO}")]
+    folders = [path for path in folders if _VERSION.fullmatch(path.name)]
+    if not folders:
+        raise UserError(
+            f"there is no image set {name} in {root}; prepare it with `python -m "
+            f"experiments.prepare_data {name} --from=FOLDER --to={root}`, FOLDER holding its raw "
+            "files."
+        )
+    return max(folders, key=lambda path: [int(part) for part in path.name.split(".")])
+
+
+def local_folder(folder: str | Path) -> Path:
+    """The path of a folder on a local disk.
+
+    Raises:
+      UserError: an address of a bucket (gs://...).
+    """
+    if _BUCKET.match(str(folder)):
+        raise UserError(
+            f"{folder} is not on a local disk, where image sets are read and written; copy the "
+            "folder to a local disk first."
+        )
+    return Path(folder).expanduser()
+
+
+def _digits(split: str) -> ImageSet:
+    images, labels = handwritten_digits()
+    rows = _digit_rows(labels, CATALOGUE[EMBEDDED].counts["train"])
+    chosen = rows if split == "train" else np.setdiff1d(np.arange(len(labels)), rows)
+    return ImageSet(
+        EMBEDDED,
+        split,
+        images[chosen][..., None],
+        labels[chosen].astype(np.int32),
+        CATALOGUE[EMBEDDED].class_names,
+    )
+
+
+def _digit_rows(labels: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the training split: as many of each class as its share, drawn once and for all."""
+    sizes = np.bincount(labels)
+    shares = sizes * count / len(labels)
+    quota = np.floor(shares).astype(int)
+    # The classes with the largest remainders fill up the count.
+    quota[np.argsort(quota - shares, kind="stable")[: count - quota.sum()]] += 1
+    rng = np.random.default_rng(0)
+    rows = [rng.permutation(np.flatnonzero(labels == c))[:q] for c, q in enumerate(quota)]
+    return np.sort(np.concatenate(rows))

@@ -1,0 +1,195 @@
+"""The base network of imported weights: named by the user, or told by the shapes of its tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from flown_jax.errors import UserError
+from flown_jax.models import registry
+from flown_jax.models.cnn import CNN
+from flown_jax.weights.spec import WeightSpec
+
+Shapes = list[tuple[int, ...]]
+
+# The zoo's two CNNs (channels, kernels, pools, hidden), and the side after the last convolution.
+_SMALL: dict[str, Any] = {
+    "channels": [8, 6, 4],
+    "kernels": [5, 5, 2],
+    "pools": [True, True, False],
+    "hidden": [20],
+}
+_MEDIUM: dict[str, Any] = {
+    "channels": [16, 32, 15],
+    "kernels": [3, 3, 3],
+    "pools": [True, True, True],
+    "hidden": [20],
+}
+_LAST_SIDE = ((_SMALL, 3), (_MEDIUM, 2))
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where the numbers of a base network's state dict belong.
+
+    Attributes:
+      spec: the layout of its weights.
+      buffers_spec: the layout of its running statistics, None where it has none.
+    """
+
+    spec: WeightSpec
+    buffers_spec: WeightSpec | None = None
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the order of layers says as much as their names."""
+        return self.spec.model == "cnn"
+
+    def part(self, names: set[str]) -> Network:
+        """The layout of those tensors alone."""
+        spec, buffers = self.spec, self.buffers_spec
+        if self.is_chain and len(names) == len(spec.names):
+            return self
+        if not names >= set(spec.names):
+            spec = spec.subset(lambda name: name in names)
+        if buffers is not None and not names >= set(buffers.names):
+            some = not names.isdisjoint(buffers.names)
+            buffers = buffers.subset(lambda name: name in names) if some else None
+        return Network(spec, buffers)
+
+
+def network(model: str, sizes: Mapping[str, Any], inputs: Mapping[str, Any]) -> Network:
+    """The layout of a registered base network.
+
+    Args:
+      model, sizes: as `models.registry.build` takes them; besides, `image` may be the side and the
+        channels of images, for inputs that do not tell.
+      inputs: the preprocessing of its images, {} where unknown.
+    Raises:
+      UserError: an unknown model or size, or images that the network cannot take.
+    """
+    sizes = dict(sizes)
+    side, channels = sizes.pop("image", (32, 3))
+    side, channels = inputs.get("size", side), inputs.get("channels", channels)
+    module = registry.build(model, sizes)
+    images = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
+    try:
+        variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise UserError(
+            f"this {model} cannot take images of {side}x{side}x{channels}: check its sizes and "
+            "the size and channels of its inputs"
+        ) from error
+    spec = WeightSpec.from_module(module, variables, inputs=inputs)
+    buffers = None
+    if "batch_stats" in variables:
+        buffers = WeightSpec.from_module(
+            module, variables, inputs=inputs, collections=("batch_stats",)
+        )
+    return Network(spec, buffers)
+
+
+def resolve(
+    model: str | None,
+    sizes: Mapping[str, Any] | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    where: str,
+) -> tuple[str, dict[str, Any]]:
+    """Model and sizes as `network` takes them: those given, completed by what the shapes tell.
+
+    Args:
+      model, sizes: what the user said; None where nothing.
+      shapes: of the tensors of a whole state dict, by name, layers in order.
+      where: begins sentences.
+    Raises:
+      UserError: the shapes do not tell, or the network is a CNN whose activation nobody said.
+    """
+    found = infer(shapes)
+    if model is None and found is None:
+        raise UserError(f"{where}: its shapes do not tell the network; give its model and sizes")
+    name, complete = found if found is not None and model in (None, found[0]) else (model, {})
+    assert name is not None
+    complete = {**complete, **(sizes or {})}
+    if name == "cnn" and "activation" not in complete:
+        raise UserError(
+            f"{where}: no shape tells a CNN's activation; give it in sizes, such as "
+            '{"activation": "tanh"}'
+        )
+    if (image := _image(registry.build(name, complete), shapes)) is not None:
+        complete["image"] = image
+    return name, complete
+
+
+def infer(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+    """Model and sizes that the shapes of a state dict tell beyond doubt, or None.
+
+    They tell the zoo's two CNNs, up to the activation, and a ResNet-18 with a 3x3 stem.
+    """
+    return _infer_cnn(list(shapes.values())) or _infer_resnet18(shapes)
+
+
+def _infer_cnn(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
+    if len(shapes) != 10 or len(shapes[0]) != 4 or len(shapes[-1]) != 1:
+        return None
+    inputs, classes = shapes[0][1], shapes[-1][0]
+    for sizes, side in _LAST_SIDE:
+        wanted: Shapes = []
+        for width, k in zip(sizes["channels"], sizes["kernels"], strict=True):
+            wanted += [(width, inputs, k, k), (width,)]
+            inputs = width
+        inputs *= side**2
+        for width in (*sizes["hidden"], classes):
+            wanted += [(width, inputs), (width,)]
+            inputs = width
+        if shapes == wanted:
+            return "cnn", {**sizes, "num_classes": classes}
+        inputs = shapes[0][1]
+    return None
+
+
+def _infer_resnet18(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] | None:
+    heads = [n for n in ("linear", "fc") if len(shapes.get(f"{n}.weight", ())) == 2]
+    stem = shapes.get("conv1.weight", ())
+    blocks = {tuple(n.split(".")[:2]) for n in shapes if n.startswith("layer")}
+    deep = {(f"layer{i}", str(j)) for i in range(1, 5) for j in range(2)}
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    if len(heads) != 1 or stem[2:] != (3, 3) or blocks != deep or bottleneck:
+        return None
+    return "resnet18", {
+        "width": stem[0],
+        "num_classes": shapes[f"{heads[0]}.weight"][0],
+        "names": "cifar" if heads[0] == "linear" else "torchvision",
+    }
+
+
+def _image(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
+    """Side and channels of images that lead to these shapes, as far as they tell."""
+    first = next((shape for shape in shapes.values() if len(shape) == 4), None)
+    if first is None:
+        return None
+    if isinstance(module, CNN):
+        linear = next((shape for shape in shapes.values() if len(shape) == 2), (0, 0))
+        return _side(module, linear[1]), first[1]
+    positions = shapes.get("pos_embed", shapes.get("positional_embedding"))
+    if positions is not None and len(positions) > 1:
+        return math.isqrt(max(positions[-2] - 1, 1)) * first[-1], first[1]
+    return 32, first[1]
+
+
+def _side(cnn: CNN, flat: int) -> int:
+    """The least side of images that gives the first linear layer its inputs.
+
+    Several do, as pooling drops odd rows; the layout is the same for all of them.
+    """
+    for side in range(1, 513):
+        with contextlib.suppress(UserError):  # too small for the kernels
+            if cnn.flat_size(side, side) == flat:
+                return side
+    return 32

@@ -1,0 +1,151 @@
+"""Folders of state dicts of one network, and what the shapes of a network tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from flown_jax.errors import UserError
+from flown_jax.torch_import.files import write_state_dict
+from flown_jax.weights.importers import networks, state_dicts
+from flown_jax.weights.importers.collect import layer_order
+from tests.weights.importers import trials
+
+SIZES = {"activation": "gelu"}
+INPUTS = {"size": 28, "channels": 1, "mean": [0.5], "std": [0.5], "crop": None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for seed in range(3):
+        for epoch in (1, 2):
+            write_state_dict(tmp_path / f"seed{seed}_epoch{epoch}.pt", trials.state(seed, epoch))
+    (tmp_path / "notes.txt").write_text("not a network")
+    return tmp_path
+
+
+def test_vectors_rows_and_split(folder):
+    found = state_dicts.read(folder, sizes=SIZES, dataset="mnist", inputs=INPUTS, held_out=0.3)
+    assert len(found.rows) == 6 and not found.skipped and found.dataset == "mnist"
+    sides = {}
+    for row, weights in zip(found.rows, found.weights, strict=True):
+        expected = trials.vector(trials.state(row["seed"], row["epoch"]))
+        np.testing.assert_array_equal(weights, expected)
+        sides.setdefault(row["seed"], set()).add(row["split"])
+    assert sorted(map(tuple, sides.values())) == [("held_out",), ("train",), ("train",)]
+    assert found.spec.sizes_dict["activation"] == "gelu" and found.spec.inputs_dict == INPUTS
+    one = state_dicts.read(folder, sizes=SIZES, nets=1, epochs=[2], held_out=0)
+    assert [(row["epoch"], row["split"]) for row in one.rows] == [(2, "train")]
+
+
+def test_safetensors_lose_the_order_of_layers_but_not_the_importer(tmp_path):
+    """Names say the order: the file has 11 before 3, and biases before weights."""
+    state = trials.state(0, 0)
+    renamed = {k.replace("module_list", "layers"): v for k, v in state.items()}
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    safetensors.numpy.save_file(renamed, tmp_path / "b.safetensors")
+    assert list(safetensors.numpy.load_file(tmp_path / "b.safetensors")) != list(renamed)
+    found = state_dicts.read(tmp_path, sizes=SIZES)
+    for weights in found.weights:
+        np.testing.assert_array_equal(weights, trials.vector(state))
+    assert [row["seed"] for row in found.rows] == [None, None]
+    assert layer_order(sorted(renamed)) == list(renamed)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"module_list.3.bias": None}, "odd.pt has no tensor 'module_list.3.bias', which this cnn"),
+        (
+            {"module_list.6.weight": np.zeros((4, 6, 3, 3))},
+            r"odd.pt: tensor 'module_list.6.weight'",
+        ),
+        (
+            {"module_list.13.weight": np.zeros(2)},
+            "odd.pt: tensor 'module_list.13.weight' is no part",
+        ),
+    ],
+)
+def test_a_file_of_another_network_is_refused_by_name(folder, change, sentence):
+    state = {**trials.state(0, 0), **change}
+    write_state_dict(folder / "odd.pt", {k: v for k, v in state.items() if v is not None})
+    with pytest.raises(UserError, match=sentence):
+        state_dicts.read(folder, model="cnn", sizes={**SIZES, "pools": [True, True, False]})
+
+
+def test_damaged_files_are_refused_and_nan_left_out(folder):
+    bad = trials.state(9, 9)
+    bad["module_list.0.bias"][0] = np.inf
+    write_state_dict(folder / "seed9.pt", bad)
+    found = state_dicts.read(folder, sizes=SIZES)
+    assert found.skipped == ["seed9.pt: NaN or infinite weights"] and len(found.rows) == 6
+    path = folder / "seed9.pt"
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(UserError, match=r"seed9\.pt is truncated or damaged"):
+        state_dicts.read(folder, sizes=SIZES)
+
+
+def test_what_shapes_do_not_tell_is_asked_for(folder, tmp_path):
+    with pytest.raises(UserError, match="no shape tells a CNN's activation"):
+        state_dicts.read(folder)
+    with pytest.raises(UserError, match="activation"):
+        state_dicts.read(folder, model="cnn")
+    other = tmp_path / "other"
+    other.mkdir()
+    write_state_dict(other / "a.pt", {"weight": np.zeros((3, 4), np.float32)})
+    with pytest.raises(UserError, match="a.pt: its shapes do not tell the network; give its model"):
+        state_dicts.read(other)
+    with pytest.raises(UserError, match="kernels of the model cnn must be"):
+        state_dicts.read(folder, sizes={**SIZES, "kernels": ["5"]})
+    with pytest.raises(UserError, match="model 'mlp' is unknown"):
+        state_dicts.read(other, model="mlp")
+    with pytest.raises(UserError, match="there are no state dicts"):
+        state_dicts.read(tmp_path / "other", epochs=[7])
+
+
+def test_images_that_do_not_fit_are_refused(folder):
+    with pytest.raises(UserError, match=r"'module_list.9.weight' has shape \(20, 36\), where"):
+        state_dicts.read(folder, sizes=SIZES, inputs={**INPUTS, "size": 32})
+    with pytest.raises(UserError, match=r"images of 4x4"):
+        state_dicts.read(folder, sizes=SIZES, inputs={**INPUTS, "size": 4})
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes", "channels"),
+    [
+        ("cnn", {"num_classes": 7}, 3),
+        ("cnn", {"channels": [16, 32, 15], "kernels": [3] * 3, "pools": [True] * 3}, 1),
+        ("resnet18", {"width": 2, "num_classes": 5, "names": "cifar"}, 1),
+        ("resnet18", {"width": 2, "num_classes": 5, "names": "torchvision"}, 3),
+    ],
+)
+def test_shapes_tell_known_networks(model, sizes, channels):
+    inputs = {"size": 32 if "kernels" in sizes else 28, "channels": channels}
+    layout = networks.network(model, sizes, inputs)
+    shapes = {entry.name: entry.shape for entry in layout.spec.entries}
+    name, found = networks.resolve(
+        None, {"activation": "tanh"} if model == "cnn" else {}, shapes, "x"
+    )
+    assert name == model and {k: found[k] for k in sizes} == sizes
+    again = networks.network(name, found, {})
+    assert again.spec.entries == layout.spec.entries
+
+
+def test_shapes_of_other_networks_tell_nothing():
+    layout = networks.network("resnet18", {"width": 2}, {})
+    shapes = {entry.name: entry.shape for entry in layout.spec.entries}
+    assert networks.infer(shapes) is not None
+    assert networks.infer({**shapes, "conv1.weight": (2, 3, 7, 7)}) is None  # an ImageNet stem
+    assert networks.infer({**shapes, "layer1.2.conv1.weight": (2, 2, 3, 3)}) is None  # deeper
+    assert networks.infer({}) is None
+
+
+def test_transformers_are_named_by_the_user(tmp_path):
+    sizes = {"patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 3}
+    layout = networks.network("vit", sizes, {"size": 24, "channels": 3})
+    rng = np.random.default_rng(0)
+    state = {e.name: rng.normal(size=e.shape).astype(np.float32) for e in layout.spec.entries}
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    found = state_dicts.read(tmp_path, model="vit", sizes=sizes)
+    np.testing.assert_array_equal(found.weights[0], trials.vector(state))
