@@ -209,7 +209,7 @@ def _title(found: Zoo, name: str) -> str:
     activation = found.spec.sizes_dict.get("activation")
     network = f"{found.spec.model or 'network'}{f' ({activation})' if activation else ''}"
     of = f" on {found.dataset}" if found.dataset else ""
-    return f"{name}: {len(found):,} of {network}{of}, {found.spec.size:,} weights each"
+    return f"{name}: {len(found):,} networks, {network}{of}, {found.spec.size:,} weights each"
 
 
 if __name__ == "__main__":

@@ -56,7 +56,10 @@ def write(
     tfds.disable_progress_bar()
     with writing(data_dir), contextlib.redirect_stdout(io.StringIO()):
         builder = _builder_class()(data_dir, official, splits, side, class_names, description)
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except RuntimeError as error:  # of the C++ writer; its text has the system's error
+            raise ValueError(str(error)) from error
     return Path(builder.data_dir)
 
 
@@ -90,8 +93,8 @@ def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, .
         return _read_records(folder, split, known[split])
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(
-            f"{folder} is in the form {form!r}, which only TensorFlow reads: install tensorflow, or "
-            "make the set anew in array_record form, from its raw files with `python -m "
+            f"{folder} is in the form {form!r}, which only TensorFlow reads: install tensorflow, "
+            "or make the set anew in array_record form, from its raw files with `python -m "
             "experiments.prepare_data` or, where TensorFlow is installed, with "
             "`tfds.builder(NAME, file_format='array_record').download_and_prepare()`."
         )

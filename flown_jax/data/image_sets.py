@@ -30,17 +30,18 @@ class ImageSet:
     """Images of one split.
 
     Attributes:
-      name, split: which set and which part of it.
+      name: of the set.
       images: uint8 (N, H, W, C), C = 1 or 3.
       labels: int32 (N,), indices of `class_names`; -1 where there is no label.
       class_names: name of each class.
+      split: which part of the set.
     """
 
     name: str
-    split: str
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    split: str
 
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of images and labels, to record what a model was trained on."""
@@ -73,7 +74,7 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
         raise UserError(
             f"{folder} has images of {images.shape[-1]} channels; {name} has {official.channels}."
         )
-    return ImageSet(name, split, images, labels, class_names or official.class_names)
+    return ImageSet(name, images, labels, class_names or official.class_names, split)
 
 
 def finished(name: str, data_dir: str | Path | None = None) -> Path:
@@ -114,10 +115,10 @@ def _digits(split: str) -> ImageSet:
     chosen = rows if split == "train" else np.setdiff1d(np.arange(len(labels)), rows)
     return ImageSet(
         EMBEDDED,
-        split,
         images[chosen][..., None],
         labels[chosen].astype(np.int32),
         CATALOGUE[EMBEDDED].class_names,
+        split,
     )
 
 

@@ -196,4 +196,6 @@ def _lines(
         alpha=0.15,
         lw=0,
     )
-    axis.plot(there, [100 * s.mean for s in of], color=colour, label=f"{_TITLES[split]}, mean")
+    axis.plot(
+        there, [100 * s.mean for s in of], color=colour, label=f"{_TITLES[split]}: mean, range"
+    )

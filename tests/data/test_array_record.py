@@ -101,6 +101,15 @@ def test_an_error_of_the_source_is_told_as_it_is(tmp_path):
     assert not list(tmp_path.glob("mnist/*/dataset_info.json"))
 
 
+def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(image):
+        raise RuntimeError("write() failed: No space left on device; writing x")
+
+    monkeypatch.setattr(array_record, "_encode", full)
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: no space left on the device"):
+        _write(tmp_path, "mnist")
+
+
 def test_unknown_split_and_damaged_folders_are_one_sentence(tmp_path):
     path, _ = _write(tmp_path, "mnist")
     with pytest.raises(UserError, match=r"has no split 'extra'; it has train, test\."):

@@ -38,8 +38,8 @@ def test_fingerprint_depends_on_images_and_labels():
     changed = digits.images.copy()
     changed[5, 3, 3, 0] ^= 1
     others = [
-        image_sets.ImageSet("digits", "test", changed, digits.labels, digits.class_names),
-        image_sets.ImageSet("x", "x", digits.images, (digits.labels + 1) % 10, ()),
+        image_sets.ImageSet("digits", changed, digits.labels, digits.class_names, "test"),
+        image_sets.ImageSet("x", digits.images, (digits.labels + 1) % 10, (), "x"),
     ]
     assert len({part.fingerprint() for part in (digits, *others)}) == 3
 

@@ -45,6 +45,16 @@ def test_equal_networks_have_equal_descriptions():
     assert registry.describe(registry.build("cnn", {"hidden": [20], "dropout": 0})) == plain
 
 
+@pytest.mark.parametrize("name", registry.MODELS)
+def test_precision_is_of_the_computation_not_of_the_parameters(name):
+    sizes = {"resnet12": {"channels": [2, 2]}, "convnext": {"depths": [1], "dims": [4]}}
+    module = registry.build(name, sizes.get(name, {})).clone(dtype=jnp.bfloat16)
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}
+    assert jax.eval_shape(module.apply, shapes, images).dtype == jnp.bfloat16
+
+
 def test_resnet12_names_cover_every_variable_once():
     module = ResNet12((4, 5), num_classes=3)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

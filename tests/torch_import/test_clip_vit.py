@@ -66,6 +66,10 @@ def torch_tower(torch):
     whole.visual = Tower()
     for parameter in whole.parameters():
         parameter.data += 0.2 * torch.randn(parameter.shape)
+    # Small tokens, so that the eps of the first normalisation shows.
+    tower = whole.visual
+    for parameter in (tower.class_embedding, tower.positional_embedding, tower.conv1.weight):
+        parameter.data *= 0.05
     return whole.eval()
 
 

@@ -292,7 +292,8 @@ def slowly(*arguments):  # a slow disk, on which the other writer would get in b
 zoo_files.write_manifest = slowly
 folder, signs, first = sys.argv[1], pathlib.Path(sys.argv[2]), int(sys.argv[3])
 (signs / str(first)).touch()
-while len(list(signs.iterdir())) < 2:
+end = time.time() + 20
+while len(list(signs.iterdir())) < 2 and time.time() < end:
     time.sleep(0.001)
 for seed in range(first, first + 12, 2):
     put(folder, [seed, seed + 1])
