@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flown_jax.models.cnn import CNN, cnn_medium, cnn_small
-from flown_jax.models.initialise import initialise_cnn
 from flown_jax.models.many import convolve, logits
 from tests.layers.helpers import quick_jit
 
@@ -28,10 +29,17 @@ CASES = {
 @pytest.fixture(params=CASES, ids=str)
 def case(request):
     cnn, shape = CASES[request.param]
-    keys = jax.random.split(jax.random.key(0), MODELS)
-    params = jax.vmap(lambda key: initialise_cnn(key, cnn, shape, "kaiming_uniform"))(keys)
-    images = np.random.default_rng(0).normal(size=(MODELS, BATCH, *shape)).astype(np.float32)
-    return cnn, params, jnp.asarray(images)
+    rng = np.random.default_rng(0)
+    shapes = cnn.kernel_shapes(shape[-1], cnn.flat_size(*shape[:2]))
+
+    def draw(size, scale):
+        return jnp.asarray(rng.normal(size=(MODELS, *size)) * scale, jnp.float32)
+
+    params = {
+        name: {"kernel": draw(size, math.prod(size[:-1]) ** -0.5), "bias": draw(size[-1:], 0.1)}
+        for name, size in shapes.items()
+    }
+    return cnn, params, jnp.asarray(rng.normal(size=(MODELS, BATCH, *shape)), jnp.float32)
 
 
 def test_tiles_are_the_network(case):
@@ -39,7 +47,7 @@ def test_tiles_are_the_network(case):
     tiles, mapped = logits(cnn, "tiles"), logits(cnn, "map")
     expected = quick_jit(mapped)(params, images)
     np.testing.assert_allclose(quick_jit(tiles)(params, images), expected, atol=1e-5)
-    shared = quick_jit(tiles)(params, images[:1])
+    shared = quick_jit(tiles)(params, images[:1])  # the same images for all models
     np.testing.assert_allclose(shared[0], expected[0], atol=1e-5)
     assert shared.shape == expected.shape
 
@@ -70,9 +78,10 @@ def test_among_equal_maxima_the_first_gets_the_gradient():
             images[0], kernel[0], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         window = (1, 2, 2, 1)
-        return jnp.sum(jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, window, window, "VALID") ** 2)
+        y = jax.lax.reduce_window(y, -jnp.inf, jax.lax.max, window, window, "VALID")
+        return jnp.sum(y**2)
 
-    ours, expected = jax.grad(by_tiles)(kernel), jax.grad(by_windows)(kernel)
+    ours, expected = (quick_jit(jax.grad(f))(kernel) for f in (by_tiles, by_windows))
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 

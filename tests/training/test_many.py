@@ -23,10 +23,14 @@ OPTIMIZER = adam(1e-2, weight_decay=1e-2, steps=1)
 BATCH = 5  # 4 whole batches and one of 3
 
 
+@jax.jit
+def initial(key):
+    return initialise_cnn(key, CNN_TINY, SHAPE, "kaiming_uniform")
+
+
 def start(seeds):
-    keys = jax.vmap(jax.random.key)(np.asarray(seeds))
-    params = jax.vmap(lambda key: initialise_cnn(key, CNN_TINY, SHAPE, "kaiming_uniform"))(keys)
-    return many.create(params, seeds, OPTIMIZER)
+    params = [initial(jax.random.key(seed)) for seed in seeds]
+    return many.create(jax.tree.map(lambda *x: np.stack(x), *params), seeds, OPTIMIZER)
 
 
 @pytest.fixture(scope="module")

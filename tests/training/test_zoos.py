@@ -15,12 +15,9 @@ from flown_jax.training.records import Records
 from flown_jax.training.stages import StageContext
 from flown_jax.training.zoos import Plan, train_zoo
 from flown_jax.weights.spec import WeightSpec
-from tests.training.test_many import CNN_TINY, IMAGES, LABELS, OPTIMIZER, SHAPE, initialise_cnn
+from tests.training.test_many import CNN_TINY, IMAGES, LABELS, OPTIMIZER, initial
 
-SPEC = WeightSpec.from_module(
-    CNN_TINY,
-    {"params": initialise_cnn(jax.random.key(0), CNN_TINY, SHAPE, "kaiming_uniform")},
-)
+SPEC = WeightSpec.from_module(CNN_TINY, {"params": jax.eval_shape(initial, jax.random.key(0))})
 
 
 def run(folder, plan, optimizer=OPTIMIZER):
@@ -29,7 +26,7 @@ def run(folder, plan, optimizer=OPTIMIZER):
         return train_zoo(
             StageContext("training", folder / "progress", records),
             plan,
-            initialise=lambda key: initialise_cnn(key, CNN_TINY, SHAPE, "kaiming_uniform"),
+            initialise=initial,
             flatten=lambda params: SPEC.flatten({"params": params}),
             logits=logits(CNN_TINY, "tiles"),
             optimizer=optimizer,
@@ -49,7 +46,7 @@ def whole(tmp_path_factory):
 def test_the_saved_epochs_are_kept(whole):
     assert whole["weights"].shape == (3, 3, SPEC.size)
     for i, seed in enumerate((1, 2, 3)):
-        first = initialise_cnn(jax.random.key(seed), CNN_TINY, SHAPE, "kaiming_uniform")
+        first = initial(jax.random.key(seed))
         np.testing.assert_allclose(
             whole["weights"][0][i], SPEC.flatten({"params": first}), atol=1e-6
         )
