@@ -18,6 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+# Table 8 and section 3.1: the ConvNets of the model zoos.
 _SMALL = {"channels": (8, 6, 4), "kernels": (5, 5, 2), "pools": (True, True, False)}
 _MEDIUM = {"channels": (16, 32, 15), "kernels": (3, 3, 3), "pools": (True, True, True)}
 # Name, channels, mean and std of the input, activation, initialisation, learning rate, decay and

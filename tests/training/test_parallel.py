@@ -55,6 +55,15 @@ worst["repeat"] = float(abs(first["loss"] - again["loss"]))
 tree = {"a": np.arange(3.0, dtype=np.float32)}
 worst["round"] = np.asarray(parallel.unreplicate(parallel.replicate(tree))["a"]).tolist()
 worst["count"] = parallel.local_device_count()
+
+def scaled(models, shared, factor):
+    return {"y": models["x"] * shared * factor}
+
+models = {"x": np.arange(10.0, dtype=np.float32).reshape(5, 2)}
+for devices in (1, 4):
+    over = parallel.OverModels(scaled, multiple=2, devices=devices)
+    result = over.collect(over(over.place(models), over.share(np.float32(2)), np.float32(3)))
+    worst[f"models{devices}"] = result["y"].tolist()
 try:
     noisy(noisy.place(toy.initial()), jax.tree.map(lambda leaf: leaf[:6], toy.batch_at(0)))
 except UserError as error:
@@ -83,6 +92,7 @@ def test_several_devices_equal_one(tmp_path):
     assert found["fit"] < 1e-4
     assert found["repeat"] == 0.0
     assert found["round"] == [0.0, 1.0, 2.0]
+    assert found["models1"] == found["models4"] == [[12.0 * i, 12.0 * i + 6] for i in range(5)]
     assert found["count"] == 4
     assert found["sentence"] == "batch size 6 cannot be shared equally by 4 devices"
 

@@ -1,0 +1,115 @@
+"""A zoo from a config: what lies on the disk, what it is worth when run again, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs.zoo import get_config, variants
+from experiments import command, train_zoo
+from experiments.zoo_stages import held_out_seeds, split
+from flown_jax.data import image_sets
+from flown_jax.data.preprocessing import Preprocessing
+from flown_jax.errors import UserError
+from flown_jax.weights import zoo
+
+SMALL = (
+    "--config.networks.count=3",
+    "--config.networks.held_out=0.34",
+    "--config.recipe.epochs=1",
+    "--config.recipe.save_epochs=(0,1)",
+    "--config.network.sizes.channels=(2,)",
+    "--config.network.sizes.kernels=(5,)",
+    "--config.network.sizes.pools=(True,)",
+    "--config.network.sizes.hidden=(8,)",
+)
+
+
+def config(variant="tiny", *overrides):
+    values = get_config(variant)
+    command.override(values, overrides, "experiments.train_zoo")
+    return values
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoo") / "run"
+    train_zoo.run(config("tiny", *SMALL), str(folder))
+    return folder
+
+
+def test_the_zoo_is_what_the_rows_say(finished):
+    found = zoo.load(finished / "zoo")
+    assert found.table["seed"] == [1, 2, 3] * 2 and found.table["epoch"] == [0] * 3 + [1] * 3
+    assert found.table["split"] == ["train", "train", "held_out"] * 2
+    assert found.dataset == "digits" and found.recipe["train_images"] == 1000
+    test_set = image_sets.load("digits", "test")
+    images = Preprocessing.from_dict(found.spec.inputs_dict).apply(test_set.images)
+    scores = jax.jit(jax.vmap(found.spec.apply, in_axes=(0, None)))(found.weights, images)
+    accuracy = (np.asarray(scores).argmax(-1) == test_set.labels).mean(1)
+    np.testing.assert_allclose(accuracy, found.table["test_accuracy"], atol=1e-6)
+    assert accuracy[3:].min() > accuracy[:3].max()  # one epoch teaches more than none
+    rows = json.loads((finished / "results.json").read_text())["rows"]
+    cell = {"set": "test", "method": "epoch 1", "metric": "accuracy"}
+    (row,) = [row for row in rows if cell.items() <= row.items()]
+    assert row["value"] == pytest.approx(accuracy[3:].mean()) and row["n"] == 3
+    assert (finished / "figures" / "zoo.png").stat().st_size > 10_000
+
+
+def test_a_finished_run_is_shown_again(finished, capsys):
+    before = (finished / "zoo" / "manifest.json").stat().st_mtime_ns
+    train_zoo.run(config("tiny", *SMALL), str(finished))
+    assert "the zoo lies in" in capsys.readouterr().out
+    assert (finished / "zoo" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_another_recipe_does_not_go_on_in_the_same_folder(finished):
+    other = config("tiny", *SMALL, "--config.recipe.learning_rate=0.5")
+    with pytest.raises(UserError, match=r"recipe.learning_rate = 0.001, .*choose a new --workdir"):
+        train_zoo.run(other, str(finished))
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("--config.recipe.optimizer=lion", "must be 'adamw', 'adam' or 'sgd'"),
+        ("--config.initialisation=zeros", "initialisation 'zeros' is unknown"),
+        ("--config.network.sizes.activation=cube", "cube"),
+        ("--config.inputs.size=6", "too small for this CNN"),
+        ("--config.recipe.save_epochs=(9,)", "save_epochs must lie between 0 and 2"),
+        ("--config.networks.held_out=1.0", "networks.held_out is 1.0"),
+        ("--config.data.validation_share=1.5", "data.validation_share is 1.5"),
+        ("--config.data.name=imagenet", "imagenet"),
+        ("--config.data.name=mnist", "prepare it with `python -m experiments.prepare_data mnist"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_sentence(tmp_path, monkeypatch, override, sentence):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        train_zoo.run(config("tiny", override), str(tmp_path / "run"))
+
+
+def test_every_variant_has_its_recipe():
+    made = {variant: get_config(variant) for variant in variants()}
+    assert made["cifar10"].network.sizes.activation == "gelu"
+    assert made["svhn_cropped"].inputs.channels == 1 and made["svhn_cropped"].inputs.crop == 28
+    assert made["stl10_medium"].inputs.size == 32
+    assert made["stl10_medium"].network.sizes.channels == (16, 32, 15)
+    assert made["mnist"].initialisation == "uniform"
+    assert made["mnist_short"].initialisation == "kaiming_uniform"
+    assert made["mnist"].recipe.learning_rate == made["mnist_short"].recipe.learning_rate == 3e-4
+    assert made["branched"].networks.trunk_epochs > 0
+    with pytest.raises(ValueError, match="no variant 'mnist_medium'"):
+        get_config("mnist_medium")
+
+
+def test_splits_share_nothing_and_leave_nothing_out():
+    data = get_config("usps").data
+    train, validation = split(7291, data)
+    assert (len(train), len(validation)) == (6000, 1291)
+    assert sorted((*train, *validation)) == list(range(7291))
+    assert held_out_seeds((1, 2, 3, 4, 5), 0.4) == {4, 5}
+    assert held_out_seeds((1, 2), 0.0) == set()
