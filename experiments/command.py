@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import importlib.util
@@ -10,7 +11,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -71,6 +72,25 @@ def _raised_by_library(error: BaseException) -> bool:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     package = pathlib.Path(flown_jax.__file__).parent
     return package in pathlib.Path(frames[-1].f_code.co_filename).parents
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line of arguments, for a command without a configuration.
+
+    Args:
+      module: the command, as behind `python -m`. doc: what it does; shown by --help.
+    """
+
+    def __init__(self, module: str, doc: str | None) -> None:
+        super().__init__(
+            prog=f"python -m {module}",
+            description=doc,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see --help.")
 
 
 def load_config(text: str) -> ConfigDict:

@@ -19,11 +19,11 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
-from experiments.command import one_sentence
+from experiments.command import Parser, one_sentence
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.files import writing
@@ -101,18 +101,8 @@ def report(target: Path, found: Imported) -> str:
     return "\n".join([*lines, *(f"  {sentence}" for sentence in found.skipped)])
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m experiments.import_zoo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("experiments.import_zoo", __doc__)
     add = parser.add_argument
     add("format", choices=list(_FORMATS), metavar="FORMAT", help=" | ".join(_FORMATS))
     add("--from", dest="source", metavar="FOLDER", required=True, help="what is imported")

@@ -12,29 +12,16 @@ MNIST, Fashion-MNIST and KMNIST have the same file names: each needs a folder of
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import NoReturn
 
 from experiments import command
 from flown_jax.data.image_sets import DATA_DIR
 from flown_jax.data.prepare import prepare
-from flown_jax.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help.")
 
 
 def main() -> None:
     """The command."""
-    parser = _Parser(
-        prog="python -m experiments.prepare_data",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command.Parser("experiments.prepare_data", __doc__)
     parser.add_argument("name", metavar="NAME", help="the image set")
     parser.add_argument("--from", dest="source", metavar="FOLDER", required=True, help="raw files")
     parser.add_argument("--to", default=DATA_DIR, metavar="FOLDER", help="folder of prepared sets")

@@ -9,11 +9,10 @@ beside the zoo's folder NAME, or into FOLDER.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -31,19 +30,9 @@ _EPOCHS = 12  # epochs of the table of accuracies
 _COLUMNS = ("train_accuracy", "validation_accuracy", "test_accuracy")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see --help.")
-
-
 def main() -> None:
     """The command."""
-    parser = _Parser(
-        prog="python -m experiments.zoo_info",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = command.Parser("experiments.zoo_info", __doc__)
     parser.add_argument("path", metavar="PATH", help="the zoo's folder")
     parser.add_argument("--output", metavar="FOLDER", help="folder of the picture")
     with command.one_sentence():

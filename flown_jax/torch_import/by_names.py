@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from flown_jax.torch_import.common import StateReader
+from flown_jax.weights import layout
 
 # A counter of BatchNorm that no computation uses.
 _IGNORED = ".num_batches_tracked"
@@ -37,7 +38,7 @@ def read(
     names = names or module.state_dict_names()
     flat = {path: take(reader, name, path, shapes[path]) for name, path in names.items()}
     reader.finish()
-    return nested(flat)
+    return layout.nested(flat)
 
 
 def without_counters(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,27 +59,9 @@ def linen_shapes(
 
 def take(reader: StateReader, name: str, path: str, shape: tuple[int, ...]) -> np.ndarray:
     """Entry `name` in the layout of the linen tensor at `path`, which has this shape."""
-    if path.endswith("/kernel") and len(shape) == 4:
-        rows, columns, inputs, outputs = shape
-        value = reader.take(name, (outputs, inputs, rows, columns)).transpose(2, 3, 1, 0)
-    elif path.endswith("/kernel"):
-        value = reader.take(name, shape[::-1]).T
-    else:
-        value = reader.take(name, shape)
+    value = layout.from_torch(path, reader.take(name, layout.torch_shape(path, shape)))
     # safetensors writes transposed views wrongly, so every array leaves here contiguous.
-    return np.ascontiguousarray(value)
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict of values by path."""
-    tree: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, last = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return tree
+    return np.ascontiguousarray(value).reshape(shape)
 
 
 def image_shape(config: Mapping[str, Any], size: int) -> tuple[int, int, int]:

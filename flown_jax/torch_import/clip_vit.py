@@ -16,6 +16,7 @@ import numpy as np
 from flown_jax.models import registry
 from flown_jax.torch_import import by_names
 from flown_jax.torch_import.common import StateReader, setting
+from flown_jax.weights import layout
 
 _HEAD_WIDTH = 64
 # Hugging Face's names of what OpenAI calls otherwise, tower and block.
@@ -99,7 +100,7 @@ def _from_hugging_face(
     projection = reader.linear("visual_projection", width, module.num_classes, bias=False)
     flat["params/proj"] = projection["kernel"]
     reader.finish()
-    return by_names.nested(flat)
+    return layout.nested(flat)
 
 
 def _hugging_face_name(name: str) -> str:

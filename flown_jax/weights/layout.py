@@ -51,10 +51,10 @@ def to_torch(path: str, leaf: Array) -> Array:
     return jnp.transpose(leaf, _axes(path, leaf.ndim))
 
 
-def from_torch(path: str, tensor: Array) -> Array:
-    """The inverse of `to_torch`."""
+def from_torch(path: str, tensor: Any) -> Any:
+    """The inverse of `to_torch`; a NumPy array stays one."""
     axes = _axes(path, tensor.ndim)
-    return jnp.transpose(tensor, tuple(axes.index(axis) for axis in range(tensor.ndim)))
+    return tensor.transpose(tuple(axes.index(axis) for axis in range(tensor.ndim)))
 
 
 def _axes(path: str, ndim: int) -> tuple[int, ...]:
