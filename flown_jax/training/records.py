@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.metadata
 import json
@@ -21,6 +22,7 @@ from flown_jax.files import write_bytes, writing
 from flown_jax.training.parallel import describe_devices
 
 Update = Callable[..., None]
+_WINDOW = 60.0  # seconds whose steps make the rate
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "numpy", "scipy")
 
 
@@ -183,23 +185,29 @@ def _lines(stream: TextIO, name: str, steps: int, start: int, interval: float) -
 
 
 class _Clock:
-    """Rate and time left of this run, the first step (which compiles) left out of the rate."""
+    """Rate and time left by the last minute's steps; the first step, which compiles, is left out.
+
+    A mean over the whole run would tell a wrong time for long where a machine is shared.
+    """
 
     def __init__(self, steps: int, start: int) -> None:
         self._steps = steps
-        self._first = start
-        self._begin = time.monotonic()
-        self._started = False
+        self._start = (time.monotonic(), start)
+        self._seen: collections.deque[tuple[float, int]] = collections.deque()
         self._shown: dict[str, Any] = {}
 
     def see(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """Note a step and the values to show from now on."""
         self._shown |= metrics or {}
-        if not self._started and step < self._steps:
-            self._first, self._begin, self._started = step, time.monotonic(), True
+        now = time.monotonic()
+        while len(self._seen) > 1 and self._seen[1][0] < now - _WINDOW:
+            self._seen.popleft()
+        if not self._seen or now - self._seen[-1][0] > _WINDOW / 1000:
+            self._seen.append((now, step))
 
     def text(self, step: int) -> str:
-        rate = (step - self._first) / max(time.monotonic() - self._begin, 1e-9)
+        since, first = self._seen[0] if self._seen and self._seen[0][1] < step else self._start
+        rate = (step - first) / max(time.monotonic() - since, 1e-9)
         left = (self._steps - step) / rate if rate > 0 else math.nan
         shown = "".join(f", {name} {value:.4g}" for name, value in self._shown.items())
         return f"{rate:.3g} it/s, {_duration(left)} left{shown}"
