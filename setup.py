@@ -39,7 +39,7 @@ setup(
     extras_require={
         "test": TEST,
         "tensorboard": ["tensorboardX>=2.6"],
-        "torch": ["torch>=2.4"],
+        "torch": ["torch>=2.4", "timm>=1.0"],
         "usps": USPS,
     },
     classifiers=[

@@ -265,7 +265,7 @@ def train_cnns(
     data = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     targets = torch.from_numpy(labels)
     trained = []
-    for vector, order in zip(vectors, torch.from_numpy(orders), strict=True):
+    for vector, order in zip(vectors, torch.tensor(orders), strict=True):
         module = CNNSmall(images.shape[-1])
         nn.utils.vector_to_parameters(torch.tensor(vector), module.parameters())
         module.to(memory_format=layout)  # type: ignore[call-overload]

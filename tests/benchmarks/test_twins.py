@@ -7,7 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the twins need PyTorch")
 
-from benchmarks import flow_step, heads, sampling, torch_twins, unet_pair  # noqa: E402
+from benchmarks import (  # noqa: E402
+    flow_step,
+    heads,
+    sampling,
+    torch_twins,
+    unet_pair,
+    zoo_training,
+)
 
 SMALL = {"channel_mult": (1, 2), "num_res_blocks": 1}
 TINY = {"channel_mult": (1,), "num_res_blocks": 1}
@@ -57,3 +64,11 @@ def test_a_small_case_runs(monkeypatch, measure, twins):
     assert len(case.twins) == twins
     assert case.ours.rounds == 4
     assert case.flops > 0 and case.ratio() > 0
+
+
+def test_networks_of_a_zoo_agree_with_their_twins(monkeypatch):
+    monkeypatch.setattr(zoo_training, "IMAGES", 60)
+    zoo_training.build(10, 2)
+    monkeypatch.setattr(torch_twins.F, "max_pool2d", torch_twins.F.avg_pool2d)
+    with pytest.raises(RuntimeError, match="differ from ours by"):
+        zoo_training.build(10, 2)
