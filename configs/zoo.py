@@ -35,8 +35,8 @@ _PUBLISHED: dict[str, tuple[int, float, float, str, str, float, float, float]] =
 }
 _WITH_MEDIUM = ("cifar10", "cifar100", "stl10")
 # Epochs of the short variants.
-_SHORT = {"mnist": 6, "fashion_mnist": 12, "kmnist": 12, "usps": 50, "svhn_cropped": 8}
-_SHORT |= {"cifar10": 10, "cifar100": 10, "stl10": 50}
+_SHORT = {"mnist": 6, "fashion_mnist": 8, "kmnist": 8, "usps": 50, "svhn_cropped": 8}
+_SHORT |= {"cifar10": 8, "cifar100": 8, "stl10": 50}
 
 
 def get_config(variant: str = "digits") -> ConfigDict:

@@ -1,13 +1,15 @@
 """Many small models trained as one program, each on its own order of the data.
 
 Models are independent: what becomes of one depends on its seed alone, not on how many are
-trained beside it, on how they are grouped, or on a restart. A group of a few models goes through
-a whole segment of steps before the next one begins, so that its parameters and activations stay
-in a processor's cache; groups are shared among the devices.
+trained beside it, on how they are grouped, or on a restart. On processors a group of a few models
+goes through a whole segment of steps before the next one begins, so that its parameters and
+activations stay in a core's cache; on accelerators all models take each step together. Models are
+shared among the devices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,11 +20,12 @@ from flax import struct
 from jax import Array
 
 from flown_jax.models.many import Logits
-from flown_jax.training.parallel import OverModels
+from flown_jax.training.parallel import OverModels, on_cpu
 
 PyTree = Any
 _GROUP_ROWS = 20  # examples in flight that stay in a core's cache
 _EVALUATED = 200  # images at a time when accuracy is measured
+_EVALUATED_MODELS = 50  # models at a time on an accelerator
 
 
 class Population(struct.PyTreeNode):
@@ -92,8 +95,9 @@ class Trainer:
     ) -> None:
         self.batch = batch
         self.steps_per_epoch = steps_per_epoch(len(images), batch)
-        segment = _segment(logits, optimizer, batch, group_size(batch))
-        self._run = OverModels(segment, multiple=group_size(batch), devices=devices)
+        group = group_size(batch) if on_cpu() else None
+        segment = _segment(logits, optimizer, batch, group)
+        self._run = OverModels(segment, multiple=group or 1, devices=devices)
         self._data = self._run.share((jnp.asarray(images), jnp.asarray(labels, jnp.int32)))
 
     def place(self, population: Population) -> Any:
@@ -113,7 +117,7 @@ class Trainer:
 
 
 def group_size(batch: int) -> int:
-    """Models that go through their steps side by side."""
+    """Models that go through their steps side by side on one processor core."""
     return max(1, _GROUP_ROWS // batch)
 
 
@@ -139,7 +143,8 @@ class Evaluator:
             return x.reshape(blocks, _EVALUATED, *x.shape[1:])
 
         # A label of -1 marks an image that is only there to fill its block.
-        self._run = OverModels(_evaluation(logits), multiple=1, devices=devices)
+        group = 1 if on_cpu() else _EVALUATED_MODELS
+        self._run = OverModels(_evaluation(logits, group), multiple=group, devices=devices)
         self._data = self._run.share((blocked(images, 0), blocked(labels, -1)))
 
     def __call__(self, params: PyTree) -> dict[str, np.ndarray]:
@@ -150,9 +155,12 @@ class Evaluator:
 
 
 def _segment(
-    logits: Logits, optimizer: optax.GradientTransformation, batch: int, group: int
+    logits: Logits, optimizer: optax.GradientTransformation, batch: int, group: int | None
 ) -> Any:
-    """Population, data, epoch, start, stop -> population: the steps of a segment, all models."""
+    """Population, data, epoch, start, stop -> population: the steps of a segment, all models.
+
+    Groups of models come one after another; None takes all models at once.
+    """
 
     def loss_fn(params: PyTree, images: Array, labels: Array, weights: Array) -> Any:
         scores = logits(params, images)
@@ -197,28 +205,37 @@ def _segment(
     def run(
         models: Population, data: tuple[Array, Array], epoch: Array, start: Array, stop: Array
     ) -> Population:
-        grouped = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), models)
-        done = jax.lax.map(lambda part: run_group(part, *data, epoch, start, stop), grouped)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), done)
+        def one_group(part: Population) -> Population:
+            return run_group(part, *data, epoch, start, stop)
+
+        return one_group(models) if group is None else _in_groups(one_group, models, group)
 
     return run
 
 
-def _evaluation(logits: Logits) -> Any:
-    def run(params: PyTree, data: tuple[Array, Array]) -> tuple[Array, Array]:
-        def one(model: PyTree) -> tuple[Array, Array]:
-            model = jax.tree.map(lambda x: x[None], model)
+def _evaluation(logits: Logits, group: int) -> Any:
+    """Parameters, blocks of data -> numbers of right answers and sums of losses, (M,) each."""
 
-            def block(images: Array, labels: Array) -> tuple[Array, Array]:
-                scores = logits(model, images[None])[0]
-                safe = jnp.maximum(labels, 0)
+    def run(params: PyTree, data: tuple[Array, Array]) -> tuple[Array, Array]:
+        def one_group(models: PyTree) -> tuple[Array, Array]:
+            def block(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+                images, labels = pair
+                scores = logits(models, images[None])
+                safe = jnp.broadcast_to(jnp.maximum(labels, 0), scores.shape[:2])
                 nll = optax.softmax_cross_entropy_with_integer_labels(scores, safe)
                 correct = jnp.argmax(scores, axis=-1) == labels
-                return jnp.sum(correct), jnp.sum(jnp.where(labels < 0, 0.0, nll))
+                return jnp.sum(correct, axis=1), jnp.sum(jnp.where(labels < 0, 0.0, nll), axis=1)
 
-            correct, loss = jax.lax.map(lambda pair: block(*pair), data)
-            return jnp.sum(correct), jnp.sum(loss)
+            correct, loss = jax.lax.map(block, data)
+            return jnp.sum(correct, axis=0), jnp.sum(loss, axis=0)
 
-        return jax.lax.map(one, params)
+        return _in_groups(one_group, params, group)
 
     return run
+
+
+def _in_groups(function: Callable[[PyTree], PyTree], models: PyTree, group: int) -> PyTree:
+    """The function of one group of models after another, put together again."""
+    grouped = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), models)
+    done = jax.lax.map(function, grouped)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), done)

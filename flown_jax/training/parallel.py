@@ -37,6 +37,11 @@ def describe_devices() -> dict[str, Any]:
     }
 
 
+def on_cpu() -> bool:
+    """Whether the devices are processor cores."""
+    return jax.default_backend() == "cpu"
+
+
 def replicate(tree: PyTree, devices: int | None = None) -> PyTree:
     """The tree with a leading axis of `devices` (None: all), one replica on each device."""
     return jax_utils.replicate(tree, _select(devices))

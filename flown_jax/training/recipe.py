@@ -25,6 +25,7 @@ class Recipe:
     Attributes:
       steps, batch: length of the run, examples a step.
       learning_rate, weight_decay, schedule, warmup, clip: as in `optimizers.adamw`.
+      milestones, gamma, floor: of the schedule, as in `optimizers.rate`.
       optimizer: `adamw`, `adam` (coupled decay) or `sgd` (then with `momentum` and `nesterov`).
       ema_decay: of the average of the parameters; None keeps none.
       save_every: steps between checkpoints. log_every: steps between records.
@@ -41,6 +42,9 @@ class Recipe:
     optimizer: str = "adamw"
     momentum: float = 0.9
     nesterov: bool = True
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+    floor: float = 0.0
     ema_decay: float | None = None
     save_every: int = 200
     log_every: int = 50
@@ -58,6 +62,9 @@ class Recipe:
             "schedule": self.schedule,
             "warmup": self.warmup,
             "clip": self.clip,
+            "milestones": self.milestones,
+            "gamma": self.gamma,
+            "floor": self.floor,
         }
         if self.optimizer == "adamw":
             return optimizers.adamw(self.learning_rate, **common)

@@ -99,6 +99,14 @@ def test_orders_differ_between_seeds_and_epochs():
     assert len(set(orders)) == 4
 
 
+def test_all_models_at_once_as_on_an_accelerator(trainer, monkeypatch):
+    monkeypatch.setattr(many, "on_cpu", lambda: False)
+    at_once = many.Trainer(logits(CNN_TINY, "map"), OPTIMIZER, IMAGES, LABELS, batch=BATCH)
+    found, expected = trained(at_once, [1, 2, 3]), trained(trainer, [1, 2, 3])
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
 def test_evaluation_counts_every_image_once(monkeypatch):
     monkeypatch.setattr(many, "_EVALUATED", 10)  # 23 images: two whole blocks and one of 3
     population = start([1, 2])
