@@ -99,6 +99,7 @@ class Trainer:
         segment = _segment(logits, optimizer, batch, group)
         self._run = OverModels(segment, multiple=group or 1, devices=devices)
         self._data = self._run.share((jnp.asarray(images), jnp.asarray(labels, jnp.int32)))
+        self._draw = OverModels(_orders(len(images), batch), multiple=group or 1, devices=devices)
 
     def place(self, population: Population) -> Any:
         """The population on the devices, to be given to `advance`."""
@@ -108,12 +109,16 @@ class Trainer:
         """The population of `place` or `advance`, as arrays with a leading axis M."""
         return self._run.collect(placed)
 
-    def advance(self, placed: Any, epoch: int, start: int, stop: int) -> Any:
-        """The population after the steps start..stop - 1 of an epoch (both counted from 0).
+    def orders(self, placed: Any, epoch: int) -> Any:
+        """Each model's order of the data in an epoch, counted from 0, for `advance`."""
+        return self._draw(placed.seed, None, np.int32(epoch))
+
+    def advance(self, placed: Any, orders: Any, start: int, stop: int) -> Any:
+        """The population after the steps start..stop - 1 of an epoch with these orders.
 
         Its sums are those of the epoch so far; step 0 sets them to zero.
         """
-        return self._run(placed, self._data, np.int32(epoch), np.int32(start), np.int32(stop))
+        return self._run((placed, orders), self._data, np.int32(start), np.int32(stop))
 
 
 def group_size(batch: int) -> int:
@@ -157,7 +162,7 @@ class Evaluator:
 def _segment(
     logits: Logits, optimizer: optax.GradientTransformation, batch: int, group: int | None
 ) -> Any:
-    """Population, data, epoch, start, stop -> population: the steps of a segment, all models.
+    """(Population, orders), data, start, stop -> population: the steps of a segment, all models.
 
     Groups of models come one after another; None takes all models at once.
     """
@@ -172,11 +177,9 @@ def _segment(
         return jnp.sum(mean), (mean * counted, jnp.sum(correct * weights, axis=1))
 
     def run_group(
-        models: Population, images: Array, labels: Array, epoch: Array, start: Array, stop: Array
+        models: Population, orders: Array, data: tuple[Array, Array], start: Array, stop: Array
     ) -> Population:
-        orders = jax.vmap(epoch_order, in_axes=(0, None, None, None))(
-            models.seed, epoch, len(images), batch
-        )
+        images, labels = data
 
         def step(i: Array, models: Population) -> Population:
             index = jax.lax.dynamic_slice_in_dim(orders, i * batch, batch, axis=1)
@@ -203,12 +206,24 @@ def _segment(
         return jax.lax.fori_loop(start, stop, step, models)
 
     def run(
-        models: Population, data: tuple[Array, Array], epoch: Array, start: Array, stop: Array
+        models: tuple[Population, Array], data: tuple[Array, Array], start: Array, stop: Array
     ) -> Population:
-        def one_group(part: Population) -> Population:
-            return run_group(part, *data, epoch, start, stop)
+        def one_group(part: tuple[Population, Array]) -> Population:
+            return run_group(*part, data, start, stop)
 
         return one_group(models) if group is None else _in_groups(one_group, models, group)
+
+    return run
+
+
+def _orders(examples: int, batch: int) -> Any:
+    """Seeds (M,), nothing, epoch -> orders of the examples (M, steps of an epoch * batch)."""
+
+    def run(seeds: Array, _: None, epoch: Array) -> Array:
+        def order(seed: Array) -> Array:
+            return epoch_order(seed, epoch, examples, batch)
+
+        return jax.lax.map(order, seeds)
 
     return run
 

@@ -142,7 +142,7 @@ def rate(
 
     def at(count: jax.Array) -> jax.Array:
         factor = jnp.minimum(1.0, (count + 1) / max(warmup, 1))
-        value = jnp.asarray(learning_rate)
+        value: Any = learning_rate
         if schedule == "cosine":
             done = jnp.clip((count - warmup) / (steps - warmup), 0.0, 1.0)
             value = floor + (value - floor) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))

@@ -138,13 +138,15 @@ class _Run:
         records, label = self.context.records, f"{self.context.name}: {name}"
         records.rewind(label, step)
         placed, told = self.trainer.place(population), time.monotonic()
-        length = 50
+        length, drawn, orders = 50, None, None
         with records.progress(label, end, step) as update:
             while step < end:
                 epoch, start = divmod(step, per_epoch)
                 stop = min(start + length, per_epoch)
+                if epoch != drawn:
+                    drawn, orders = epoch, self.trainer.orders(placed, epoch)
                 before = time.monotonic()
-                placed = jax.block_until_ready(self.trainer.advance(placed, epoch, start, stop))
+                placed = jax.block_until_ready(self.trainer.advance(placed, orders, start, stop))
                 length = _adapted(length, time.monotonic() - before)
                 step += stop - start
                 if stop == per_epoch or time.monotonic() - told > _SAVE_SECONDS:

@@ -41,7 +41,7 @@ def trainer():
 def trained(trainer, seeds, pieces=((0, 0, 5), (1, 0, 5))):
     placed = trainer.place(start(seeds))
     for epoch, begin, stop in pieces:
-        placed = trainer.advance(placed, epoch, begin, stop)
+        placed = trainer.advance(placed, trainer.orders(placed, epoch), begin, stop)
     return trainer.collect(placed)
 
 

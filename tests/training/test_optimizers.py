@@ -69,10 +69,56 @@ def test_rate_rises_linearly_then_follows_the_cosine_to_zero():
 
 
 def test_unknown_schedule_and_long_warmup_are_refused():
-    with pytest.raises(UserError, match="'constant' or 'cosine', not 'linear'"):
+    with pytest.raises(UserError, match="'constant', 'cosine' or 'multistep', not 'linear'"):
         rate(1.0, 10, "linear")
     with pytest.raises(UserError, match=r"warmup \(10\) must be shorter"):
         rate(1.0, 10, "cosine", warmup=10)
+
+
+TORCH_SCHEDULES = {
+    "MultiStepLR": (
+        {"milestones": [3, 7, 9], "gamma": 0.2},
+        {"schedule": "multistep", "milestones": (3, 0.7, 9), "gamma": 0.2},
+    ),
+    "CosineAnnealingLR": (
+        {"T_max": 10, "eta_min": 0.03},
+        {"schedule": "cosine", "floor": 0.03},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCH_SCHEDULES)
+def test_schedules_are_pytorchs(name):
+    torch = pytest.importorskip("torch")
+    theirs, ours = TORCH_SCHEDULES[name]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = getattr(torch.optim.lr_scheduler, name)(optimizer, **theirs)
+    wanted = []
+    for _ in range(10):
+        wanted.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    found = [float(rate(0.5, 10, **ours)(i)) for i in range(10)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_milestones_are_steps_or_shares_of_the_run():
+    shares = rate(1.0, 40, "multistep", milestones=(0.25, 0.5), gamma=0.1, floor=0.05)
+    values = [float(shares(i)) for i in (0, 9, 10, 19, 20, 39)]
+    np.testing.assert_allclose(values, [1.0, 1.0, 0.1, 0.1, 0.05, 0.05], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("curve", "sentence"),
+    [
+        ({"schedule": "multistep"}, "needs milestones above 0, not none"),
+        ({"schedule": "multistep", "milestones": (5, 0)}, r"not \[5, 0\]"),
+        ({"schedule": "cosine", "floor": 2.0}, "the floor 2.0 is above the learning rate 1.0"),
+    ],
+)
+def test_curves_that_cannot_be_are_refused(curve, sentence):
+    with pytest.raises(UserError, match=sentence):
+        rate(1.0, 10, **curve)
 
 
 def test_average_ramps_up_to_its_decay():

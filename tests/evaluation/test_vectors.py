@@ -1,0 +1,78 @@
+"""Accuracies of vectors are those of the networks one by one."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from flown_jax.evaluation import vectors
+from flown_jax.models import registry
+from flown_jax.weights.spec import WeightSpec
+
+DRAW = np.random.default_rng(0)
+IMAGES = DRAW.integers(0, 255, (23, 5, 5, 1)).astype(np.uint8)
+LABELS = DRAW.integers(0, 3, 23)
+
+
+class Small(nn.Module):
+    """A linear layer, a BatchNorm and another linear layer."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images, train=False):
+        x = nn.Dense(4, name="first")(images.reshape(len(images), -1))
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        return nn.Dense(self.num_classes, name="last")(jnp.tanh(x))
+
+    def state_dict_names(self):
+        names = {f"{n}.weight": f"params/{n}/kernel" for n in ("first", "last")}
+        names |= {f"{n}.bias": f"params/{n}/bias" for n in ("first", "norm", "last")}
+        names["norm.weight"] = "params/norm/scale"
+        return names | {f"norm.{n}": f"batch_stats/norm/{n}" for n in ("mean", "var")}
+
+
+def prepare(images):
+    return images.astype(np.float32) / 255
+
+
+HOST = Small().init(jax.random.key(0), prepare(IMAGES))
+
+
+@pytest.mark.parametrize("kind", ["whole", "part", "own statistics"])
+def test_measures_are_those_of_one_network_at_a_time(monkeypatch, kind):
+    monkeypatch.setitem(registry.MODELS, "small", Small)
+    monkeypatch.setattr(vectors, "_IMAGES", 10)  # blocks that do not divide 23 images
+    monkeypatch.setattr(vectors, "_IMAGES_OF_WHOLE", 9)
+    monkeypatch.setattr(vectors, "_VECTORS", 4)  # groups that do not divide 7 vectors
+    whole = WeightSpec.from_module(Small(), HOST)
+    spec = whole.subset(lambda name: name.startswith("norm")) if kind == "part" else whole
+    weights = DRAW.normal(size=(7, spec.size)).astype(np.float32)
+    buffers_spec = buffers = None
+    if kind == "own statistics":
+        buffers_spec = WeightSpec.from_module(Small(), HOST, collections=("batch_stats",))
+        buffers = DRAW.uniform(0.5, 2.0, (7, buffers_spec.size)).astype(np.float32)
+    told = []
+    found = vectors.measure(
+        spec,
+        weights,
+        IMAGES,
+        LABELS,
+        prepare,
+        host=HOST,
+        buffers_spec=buffers_spec,
+        buffers=buffers,
+        update=told.append,
+    )
+    for i, vector in enumerate(weights):
+        base = HOST if buffers is None else buffers_spec.unflatten(jnp.asarray(buffers[i]), HOST)
+        logits = Small().apply(spec.unflatten(jnp.asarray(vector), base), prepare(IMAGES))
+        nll = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
+        assert found["accuracy"][i] == (np.asarray(logits).argmax(-1) == LABELS).mean()
+        np.testing.assert_allclose(found["loss"][i], nll.mean(), rtol=1e-5)
+    assert len(np.unique(found["loss"])) == 7
+    assert told[-1] == 23
