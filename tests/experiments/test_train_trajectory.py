@@ -23,6 +23,7 @@ from flown_jax.torch_import.files import write_state_dict
 from flown_jax.training import recipe as recipes
 from flown_jax.weights import zoo
 from flown_jax.weights.spec import WeightSpec
+from tests.layers.helpers import initial_variables, quick_jit
 
 SMALL = (
     "--config.base.epochs=6",
@@ -52,7 +53,7 @@ def recomputed(found, count):
     test_set = image_sets.load(found.dataset, "test")
     rows = chosen(len(test_set.labels), count, "")
     images = Preprocessing.from_dict(found.spec.inputs_dict).apply(test_set.images[rows])
-    run = jax.jit(jax.vmap(found.spec.apply, in_axes=(0, None, None)))
+    run = quick_jit(jax.vmap(found.spec.apply, in_axes=(0, None, None)))
     scores = np.asarray(run(found.weights, images, found.base))
     return (scores.argmax(-1) == test_set.labels[rows]).mean(1)
 
@@ -62,6 +63,12 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trajectory") / "run"
     train_trajectory.run(config(*SMALL), str(folder))
     return folder
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """A run without its picture, which takes longer than the rest."""
+    monkeypatch.setattr(train_trajectory, "overview", lambda *args, **options: None)
 
 
 def test_the_zoo_is_what_the_rows_say(finished):
@@ -90,7 +97,7 @@ def test_a_finished_run_is_shown_again_and_another_refused(finished, capsys):
         train_trajectory.run(other, str(finished))
 
 
-def test_a_run_that_is_killed_ends_where_a_whole_one_ends(tmp_path, monkeypatch, finished):
+def test_a_run_that_is_killed_ends_where_a_whole_one_ends(tmp_path, monkeypatch, undrawn, finished):
     fit = recipes.fit
 
     def dying(state, step, batch_at, **options):
@@ -112,10 +119,10 @@ def test_a_run_that_is_killed_ends_where_a_whole_one_ends(tmp_path, monkeypatch,
     assert again.table == whole.table
 
 
-def test_a_part_lies_beside_its_network_and_starts_from_a_file(tmp_path):
+def test_a_part_lies_beside_its_network_and_starts_from_a_file(tmp_path, undrawn):
     """A file of five classes: everything but the classifier is the file's."""
     module = VisionTransformer(**VIT, num_classes=5)
-    variables = module.init(jax.random.key(7), jnp.zeros((1, 16, 16, 1)))
+    variables = initial_variables(module, jnp.zeros((1, 16, 16, 1)))
     spec = WeightSpec.from_module(module, variables)
     vector = np.asarray(spec.flatten(variables))
     state = {e.name: vector[spec.slices[e.name]].reshape(e.shape) for e in spec.entries}
@@ -177,7 +184,7 @@ def test_every_variant_has_its_recipe():
     made = {variant: get_config(variant) for variant in variants()}
     paper = [name for name in made if name.startswith("paper_")]
     assert len(paper) == 16 and all(
-        made[name].states.count == 200 for name in made if "tiny" != name
+        made[name].states.count == 200 for name in made if name != "tiny"
     )
     assert {made[name].base.learning_rate for name in paper if "resnet18" in name} == {0.1}
     assert made["paper_resnet18_cifar100"].base.epochs == 200

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from flown_jax.training.stages import StageContext
 from flown_jax.training.trajectory import Examples, train_base, train_states
 from flown_jax.weights import layout
 from flown_jax.weights.spec import WeightSpec
+from tests.layers.helpers import initial_variables
 
 DRAW = np.random.default_rng(0)
 LABELS = DRAW.integers(0, 3, 44)
@@ -46,7 +46,7 @@ class Small(nn.Module):
 
 
 MODULE = Small()
-START = MODULE.init(jax.random.key(0), jnp.zeros((1, 6, 6, 1)))
+START = initial_variables(MODULE, jnp.zeros((1, 6, 6, 1)))
 WHOLE = WeightSpec.from_module(MODULE, START)
 PART = WHOLE.subset(lambda name: name.startswith("norm"))
 STATISTICS = WeightSpec.from_module(MODULE, START, collections=("batch_stats",))
@@ -154,7 +154,7 @@ def test_the_base_learns_and_its_statistics_move(tmp_path):
 def test_a_cnn_in_tiles_takes_the_steps_of_its_module(tmp_path):
     """The fast form of the network and the plain one, over a few steps of SGD."""
     cnn = CNN(channels=(2,), kernels=(3,), pools=(True,), hidden=(), num_classes=3)
-    start = cnn.init(jax.random.key(1), jnp.zeros((1, 6, 6, 1)))
+    start = initial_variables(cnn, jnp.zeros((1, 6, 6, 1)))
     spec = WeightSpec.from_module(cnn, start)
     recipe = Recipe(steps=3, batch=10, learning_rate=0.1, schedule="constant", optimizer="sgd")
 
