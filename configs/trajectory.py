@@ -6,8 +6,8 @@
     python -m experiments.train_trajectory --config=configs/trajectory.py:resnet18_cifar10
 
 `digits` is embedded; the others need `python -m experiments.prepare_data` first. Two variants are
-cut down to a quarter of an hour on two cores: `cnn_medium_cifar10`, all weights of the zoos'
-medium network, and `resnet18_cifar10`, the last two BatchNorms of a ResNet-18 a quarter as wide
+cut down to some ten minutes on two cores: `cnn_medium_cifar10`, all weights of the zoos'
+medium network, and `resnet18_cifar10`, the last two BatchNorms of a ResNet-18 an eighth as wide
 as the published one. The variants `paper_NETWORK_DATASET` have the published sizes and hyper-
 parameters and are a GPU's work; NETWORK is cnn, resnet18, vit or convnext, DATASET mnist,
 cifar10, cifar100 or stl10. ViT and ConvNeXt begin at a file of pretrained weights, PyTorch's or
@@ -166,15 +166,15 @@ def _cut_down(config: ConfigDict) -> None:
     """Not the published zoo: fewer epochs, states closer together, a narrower ResNet-18."""
     config.base.save_every = 200
     if config.network.name == "resnet18":
-        config.network.sizes.width = 16  # of 64: 512 weights are saved, not 2,048
+        config.network.sizes.width = 8  # of 64: 256 weights are saved, not 2,048
         config.base.epochs = 2
-        config.states.every = 10
-        # Ten steps lie between two states in place of an epoch's 781, so each is longer.
+        config.states.every = 5
+        # Five steps lie between two states in place of an epoch's 781, so each is longer.
         config.states.recipe.learning_rate = 1e-2
     else:
-        config.augmentation = "none"  # a quarter of an hour is too short to need it
-        config.base.epochs = 25
-        config.states.every = 20
+        config.augmentation = "none"  # ten epochs are too short to need it
+        config.base.epochs = 10
+        config.states.every = 10
 
 
 def _recipe(
