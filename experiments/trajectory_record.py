@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
@@ -42,6 +43,28 @@ def described(config: ConfigDict, every: int) -> dict[str, Any]:
             "states": states,
         }
     )
+
+
+def state_rows(config: ConfigDict, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The zoo's table: a row for each state, whose `epoch` is its number from 1.
+
+    The last states are held out, since neighbours are near-duplicates.
+
+    Args:
+      values: accuracies and losses, (K,) each, by name.
+    """
+    columns = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
+    count = config.states.count
+    first_held_out = count - round(config.states.held_out * count)
+    return [
+        {
+            "seed": config.seed,
+            "epoch": i + 1,
+            "split": "train" if i < first_held_out else "held_out",
+            **{name: float(values[name][i]) for name in columns},
+        }
+        for i in range(count)
+    ]
 
 
 def smaller(

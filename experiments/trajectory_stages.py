@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.trajectory_record import described, smaller
+from experiments.trajectory_record import described, smaller, state_rows
 from experiments.trajectory_start import start_values
 from experiments.zoo_stages import preprocessing
 from flown_jax.data import image_sets
@@ -171,18 +171,7 @@ class TrajectoryTraining:
             base=_variables(base) if self.spec.partial else None,
             buffers_spec=self.buffers_spec,
         )
-        count = config.states.count
-        held_out = round(config.states.held_out * count)
-        columns = ("train_accuracy", "train_loss", "test_accuracy", "test_loss")
-        rows = [
-            {
-                "seed": config.seed,
-                "epoch": i + 1,
-                "split": "held_out" if i >= count - held_out else "train",
-                **{name: float(values[name][i]) for name in columns},
-            }
-            for i in range(count)
-        ]
+        rows = state_rows(config, values)
         zoo.add(making, values["weights"], rows, values.get("buffers"))
         making.rename(folder)
         return folder

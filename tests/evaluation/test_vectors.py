@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,6 +11,7 @@ from flax import linen as nn
 from flown_jax.evaluation import vectors
 from flown_jax.models import registry
 from flown_jax.weights.spec import WeightSpec
+from tests.layers.helpers import initial_variables, quick_jit
 
 DRAW = np.random.default_rng(0)
 IMAGES = DRAW.integers(0, 255, (23, 5, 5, 1)).astype(np.uint8)
@@ -40,7 +40,8 @@ def prepare(images):
     return images.astype(np.float32) / 255
 
 
-HOST = Small().init(jax.random.key(0), prepare(IMAGES))
+HOST = initial_variables(Small(), prepare(IMAGES))
+apply = quick_jit(Small().apply)
 
 
 @pytest.mark.parametrize("kind", ["whole", "part", "own statistics"])
@@ -70,7 +71,7 @@ def test_measures_are_those_of_one_network_at_a_time(monkeypatch, kind):
     )
     for i, vector in enumerate(weights):
         base = HOST if buffers is None else buffers_spec.unflatten(jnp.asarray(buffers[i]), HOST)
-        logits = Small().apply(spec.unflatten(jnp.asarray(vector), base), prepare(IMAGES))
+        logits = apply(spec.unflatten(jnp.asarray(vector), base), prepare(IMAGES))
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)
         assert found["accuracy"][i] == (np.asarray(logits).argmax(-1) == LABELS).mean()
         np.testing.assert_allclose(found["loss"][i], nll.mean(), rtol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,8 @@ from flown_jax.errors import UserError
 from flown_jax.models import registry
 from flown_jax.models.vit import VisionTransformer
 from flown_jax.torch_import.files import write_state_dict
-from flown_jax.training import recipe as recipes
+from flown_jax.training import trajectory
+from flown_jax.training.checkpoints import Checkpoints
 from flown_jax.weights import zoo
 from flown_jax.weights.spec import WeightSpec
 from tests.layers.helpers import initial_variables, quick_jit
@@ -58,8 +60,16 @@ def recomputed(found, count):
     return (scores.argmax(-1) == test_set.labels[rows]).mean(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Compilation takes most of a tiny run; nothing here needs optimised programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", quick_jit)
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(quick, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trajectory") / "run"
     train_trajectory.run(config(*SMALL), str(folder))
     return folder
@@ -98,23 +108,24 @@ def test_a_finished_run_is_shown_again_and_another_refused(finished, capsys):
 
 
 def test_a_run_that_is_killed_ends_where_a_whole_one_ends(tmp_path, monkeypatch, undrawn, finished):
-    fit = recipes.fit
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    for path in ("zoo", "stages/states", "stages/evaluation"):
+        shutil.rmtree(copy / path)
+    save = Checkpoints.save
 
-    def dying(state, step, batch_at, **options):
-        def until(index):
-            if index == 18:
-                raise KeyboardInterrupt
-            return batch_at(index)
+    def save_and_die(self, step, tree):
+        save(self, step, tree)
+        raise KeyboardInterrupt
 
-        return fit(state, step, until, **options)
-
-    overrides = (*SMALL, "--config.base.save_every=8")
     with monkeypatch.context() as patched:
-        patched.setattr(recipes, "fit", dying)
+        patched.setattr(trajectory, "_SAVE_SECONDS", 0.0)  # a checkpoint after the first state
+        patched.setattr(Checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
-            train_trajectory.run(config(*overrides), str(tmp_path))
-    train_trajectory.run(config(*overrides), str(tmp_path))
-    whole, again = zoo.load(finished / "zoo"), zoo.load(tmp_path / "zoo")
+            train_trajectory.run(config(*SMALL), str(copy))
+    assert not (copy / "zoo").exists()
+    train_trajectory.run(config(*SMALL), str(copy))
+    whole, again = zoo.load(finished / "zoo"), zoo.load(copy / "zoo")
     np.testing.assert_array_equal(again.weights, whole.weights)
     assert again.table == whole.table
 

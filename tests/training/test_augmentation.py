@@ -10,6 +10,7 @@ import pytest
 from flown_jax.errors import UserError
 from flown_jax.training import augmentation as module
 from flown_jax.training.augmentation import augmentation
+from tests.layers.helpers import quick_jit
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 10, 10, 2)), jnp.float32)
 FILL = (-3.0, 5.0)
@@ -24,7 +25,7 @@ def windows(image):
 
 
 def test_a_shifted_image_is_a_window_of_it():
-    augment = jax.jit(augmentation("crop_flip", FILL))
+    augment = quick_jit(augmentation("crop_flip", FILL))
     found = set()
     for seed in range(5):
         for image, changed in zip(IMAGES, augment(jax.random.key(seed), IMAGES), strict=True):
@@ -36,7 +37,7 @@ def test_a_shifted_image_is_a_window_of_it():
 
 @pytest.mark.parametrize("name", ["none", "crop_flip", "resized_crop_flip"])
 def test_only_the_key_decides(name):
-    augment = augmentation(name, FILL)
+    augment = quick_jit(augmentation(name, FILL))
     once, twice, other = (augment(jax.random.key(seed), IMAGES) for seed in (1, 1, 2))
     assert once.shape == IMAGES.shape and once.dtype == IMAGES.dtype
     np.testing.assert_array_equal(once, twice)
@@ -47,7 +48,7 @@ def test_an_enlarged_part_stays_a_plane():
     """Linear interpolation keeps planes, whatever the part, up to the mirror image."""
     rows, columns = jnp.meshgrid(jnp.arange(12.0), jnp.arange(12.0), indexing="ij")
     plane = jnp.broadcast_to(jnp.stack([rows, columns], -1), (8, 12, 12, 2))
-    out = np.asarray(augmentation("resized_crop_flip")(jax.random.key(0), plane))
+    out = np.asarray(quick_jit(augmentation("resized_crop_flip"))(jax.random.key(0), plane))
     inner = out[:, 2:-2, 2:-2]  # the rim of a part at the image's edge is cut
     down, across = np.diff(inner, axis=1)[..., 0], np.diff(inner, axis=2)[..., 1]
     for slopes in (down, np.abs(across)):
@@ -60,7 +61,7 @@ def test_an_enlarged_part_stays_a_plane():
 def test_the_whole_image_is_the_largest_part(monkeypatch):
     monkeypatch.setattr(module, "_AREA", (1.0, 1.0))
     monkeypatch.setattr(module, "_RATIO", (1.0, 1.0))
-    out = np.asarray(augmentation("resized_crop_flip")(jax.random.key(3), IMAGES))
+    out = np.asarray(quick_jit(augmentation("resized_crop_flip"))(jax.random.key(3), IMAGES))
     for image, changed in zip(np.asarray(IMAGES), out, strict=True):
         errors = [np.abs(changed - form).max() for form in (image, image[:, ::-1])]
         assert min(errors) < 1e-5

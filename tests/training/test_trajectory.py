@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from flown_jax.training.stages import StageContext
 from flown_jax.training.trajectory import Examples, train_base, train_states
 from flown_jax.weights import layout
 from flown_jax.weights.spec import WeightSpec
-from tests.layers.helpers import initial_variables
+from tests.layers.helpers import initial_variables, quick_jit
 
 DRAW = np.random.default_rng(0)
 LABELS = DRAW.integers(0, 3, 44)
@@ -71,8 +72,16 @@ def states(folder, spec=PART, recipe=STATES, module=MODULE, host=START, seed=1, 
         return train_states(context, recipe, module, spec, host, EXAMPLES, seed=seed, **options)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Compilation takes most of a tiny run; nothing here needs optimised programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "jit", quick_jit)
+        yield
+
+
 @pytest.fixture(scope="module")
-def part(tmp_path_factory):
+def part(quick, tmp_path_factory):
     return states(tmp_path_factory.mktemp("part"))
 
 
@@ -142,7 +151,7 @@ def test_a_whole_network_has_the_running_statistics_of_its_moment(tmp_path):
 def test_the_base_learns_and_its_statistics_move(tmp_path):
     with Run(tmp_path) as context:
         trained = train_base(context, BASE, MODULE, START, PLAIN, seed=1)
-    logits = MODULE.apply(trained, prepare(IMAGES))
+    logits = quick_jit(MODULE.apply)(trained, prepare(IMAGES))
     assert (np.asarray(logits).argmax(-1) == LABELS).mean() > 0.8
     assert np.abs(trained["batch_stats"]["norm"]["mean"]).max() > 0
     with Run(tmp_path / "none") as context:
