@@ -12,6 +12,11 @@ as the published one. The variants `paper_NETWORK_DATASET` have the published si
 parameters and are a GPU's work; NETWORK is cnn, resnet18, vit or convnext, DATASET mnist,
 cifar10, cifar100 or stl10. ViT and ConvNeXt begin at a file of pretrained weights, PyTorch's or
 safetensors, that you have: --config.network.file=FILE. Any field can be set.
+
+Seconds, test accuracy of the base network and of the 200 states: digits 130, 98.8 %, 98.7 ± 0.1;
+cnn_medium_cifar10 724, 64.4 %, 64.4 ± 0.7; resnet18_cifar10 812, 55.5 %, 55.6 ± 0.1. Where the
+saving rate follows a cosine to zero, as published for the CNN, the last states, which are those
+held out, are almost one network; --config.states.recipe.floor=RATE keeps them moving.
 """
 
 from __future__ import annotations
