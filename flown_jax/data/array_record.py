@@ -129,8 +129,6 @@ def _read_records(folder: Path, split: str, count: int) -> tuple[Any, Any, Any]:
                     images = np.empty((count, *image.shape), np.uint8)
                 images[index], labels[index] = image, row["label"]
     except Exception as error:  # array_record and its C++ readers raise nearly anything
-        if isinstance(error, (ImportError, MemoryError)):
-            raise
         raise damaged(folder, error) from error
     if images is None:
         raise UserError(f"{folder} has no images in split {split!r}.")

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import Array
 
 from flown_jax.errors import UserError
+from flown_jax.layers.conv_norm import conv_norm
 from flown_jax.layers.initializers import torch_kernel, torch_uniform
 from flown_jax.models import state_names
 
@@ -116,24 +117,9 @@ class _Block(nn.Module):
 def _normalised(
     x: Array, width: int, size: int, stride: int, train: bool, conv: str, norm: str
 ) -> Array:
-    x = nn.Conv(
-        width,
-        (size, size),
-        strides=stride,
-        padding=((size // 2,) * 2,) * 2,
-        use_bias=False,
-        kernel_init=torch_kernel,
-        dtype=x.dtype,
-        name=conv,
-    )(x)
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        use_fast_variance=False,  # E[x^2] - E[x]^2 cancels.
-        dtype=x.dtype,
-        name=norm,
-    )(x)
+    return conv_norm(
+        x, width, size, train=train, names=(conv, norm), kernel_init=torch_kernel, stride=stride
+    )
 
 
 def _shrinks(stage: int, block: int) -> bool:

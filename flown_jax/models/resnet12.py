@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from flown_jax.layers.conv_norm import conv_norm
 from flown_jax.models import state_names
 
 _SLOPE = 0.1
@@ -107,31 +108,10 @@ class _Block(nn.Module):
         return _max_pool(nn.leaky_relu(h + shortcut, _SLOPE))
 
     def _normalised(self, x: Array, size: int, index: int | None, train: bool) -> Array:
-        conv, norm = (
-            ("shortcut_conv", "shortcut_bn")
-            if index is None
-            else (
-                f"conv{index}",
-                f"bn{index}",
-            )
+        names = (
+            ("shortcut_conv", "shortcut_bn") if index is None else (f"conv{index}", f"bn{index}")
         )
-        x = nn.Conv(
-            self.width,
-            (size, size),
-            padding=size // 2,
-            use_bias=False,
-            kernel_init=_CONV_INIT,
-            dtype=self.dtype,
-            name=conv,
-        )(x)
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            use_fast_variance=False,  # E[x^2] - E[x]^2 cancels; as fast on CPU.
-            dtype=self.dtype,
-            name=norm,
-        )(x)
+        return conv_norm(x, self.width, size, train=train, names=names, kernel_init=_CONV_INIT)
 
 
 def _max_pool(x: Array) -> Array:

@@ -78,7 +78,7 @@ def loads(data: bytes, path: Path) -> Any:
     """
     try:
         return _Reader(data, path).load()
-    except UserError:
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # whatever a damaged pickle makes the unpickler raise
         raise UserError(f"{path} is damaged: its data.pkl cannot be read") from error

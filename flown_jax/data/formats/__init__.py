@@ -138,7 +138,13 @@ def read_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
 
 
 def damaged(path: Path, error: BaseException) -> UserError:
-    """The sentence about a file that cannot be read."""
+    """The sentence about a file that cannot be read.
+
+    Raises:
+      MemoryError, ImportError: `error` is one of these, which is no fault of the file's.
+    """
+    if isinstance(error, MemoryError | ImportError):
+        raise error
     reason = " ".join(str(error).split()) or type(error).__name__
     return UserError(f"{path} is truncated or damaged: {reason}.")
 

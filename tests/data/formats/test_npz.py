@@ -83,3 +83,15 @@ def test_truncated_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"mnist\.npz is truncated or damaged"):
         npz.find("mnist", tmp_path)
+
+
+def test_a_lack_of_memory_is_not_told_as_a_damaged_file(tmp_path, monkeypatch):
+    path = tmp_path / "mnist.npz"
+    np.savez(path, labels=np.zeros(3))
+
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "load", full)
+    with pytest.raises(MemoryError):
+        npz.member(path, "labels")
