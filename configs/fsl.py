@@ -3,6 +3,8 @@
     python -m experiments.fewshot --config=configs/fsl.py            # two cores
     python -m experiments.fewshot --config=configs/fsl.py:tiny       # every stage, under a minute
     python -m experiments.fewshot --config=configs/fsl.py:unet       # the flat latent and UNet
+    python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet       # real images
+    python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet_tiny  # every stage of it
     python -m experiments.fewshot --config=configs/fsl.py:paper      # the paper's sizes, for a GPU
 
 Any field can be set on the command line: --config.flow.recipe.steps=500. What each variant reaches
@@ -13,10 +15,20 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from configs.fsl_parts import flat_unet, recipe
+from configs.fsl_real import mini_imagenet, paper
+
 
 def get_config(variant: str = "default") -> ConfigDict:
-    """The configuration of a variant: `default`, `tiny`, `unet` or `paper`."""
-    variants = {"default": lambda config: None, "tiny": _tiny, "unet": _unet, "paper": _paper}
+    """The configuration of a variant: `default`, `tiny`, `unet`, `mini_imagenet` and so on."""
+    variants = {
+        "default": lambda config: None,
+        "tiny": _tiny,
+        "unet": _unet,
+        "mini_imagenet": mini_imagenet,
+        "mini_imagenet_tiny": _mini_imagenet_tiny,
+        "paper": paper,
+    }
     if variant not in variants:
         raise ValueError(
             f"configs/fsl.py has no variant {variant!r}; it has {', '.join(variants)}."
@@ -32,6 +44,8 @@ def _default() -> ConfigDict:
     config.variant = "default"
     config.seed = 0
     config.tensorboard = False
+    # Whether runs in the same folder share backbones, features and target heads.
+    config.share = True
 
     config.data = ConfigDict(
         {
@@ -46,19 +60,38 @@ def _default() -> ConfigDict:
     )
     config.tasks = ConfigDict(
         {
-            "way": 5,
-            "shot": 1,
+            "seed": -1,  # of the tasks; -1: the run's
+            "settings": ("5-way 1-shot",),  # measured; the first is the main one
+            "way": 5,  # trained with
+            "shots": (1,),  # trained with, ascending
             "query": 15,  # images a class, at validation and test
-            "train": 20_000,
+            "train": 20_000,  # of all shots together
             "validation": 200,
             "test": 100,
             "train_query": 5,  # images a class and step, out of `query`
         }
     )
+    config.encoder = ConfigDict(
+        {
+            # trained: the backbone below. resnet12, resnet18, vit, clip_vit, convnext: weights of
+            # a file. function: a Python function of your own.
+            "kind": "trained",
+            "weights": "",  # a .safetensors or PyTorch file
+            "function": "",  # "package.module:function"
+            "side": 0,  # images are resized to it; 0: taken as they are
+            "mean": (),  # of each channel, of images in [0, 1]; (): none
+            "std": (),
+            "mirror": False,  # add the features of the mirror image
+        }
+    )
+    config.transform = ConfigDict({"unit_first": False})  # bring features to unit length first
     config.backbone = ConfigDict(
         {
+            "seed": -1,  # -1: the run's
             "channels": (8, 16, 32, 64),
-            "recipe": _recipe(800, 128, 0.1, 5e-4, optimizer="sgd", momentum=0.9, nesterov=True),
+            "images_per_class": 0,  # 0: all
+            "augmentation": "none",
+            "recipe": recipe(800, 128, 0.1, 5e-4, optimizer="sgd", momentum=0.9, nesterov=True),
         }
     )
     # The probe: 100 steps of AdamW from zeros; its feature length is chosen on validation tasks.
@@ -72,6 +105,7 @@ def _default() -> ConfigDict:
         }
     )
     config.ridge = ConfigDict({"l2": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)})
+    config.logistic = ConfigDict({"inverse_penalties": (0.001, 0.01, 0.1, 1.0)})  # C
     config.targets = ConfigDict(
         {
             "kind": "adamw",  # adamw or lda
@@ -93,7 +127,7 @@ def _default() -> ConfigDict:
             "sigma_in": 0.001,  # paper, A.3.2
             "sigma_lat": 0.5,  # paper, A.3.2
             "task_weight": 30.0,
-            "recipe": _recipe(1500, 128, 1e-3, 1e-4, warmup=100, clip=1.0),
+            "recipe": recipe(1500, 128, 1e-3, 1e-4, warmup=100, clip=1.0),
         }
     )
     config.caml = ConfigDict(
@@ -105,7 +139,9 @@ def _default() -> ConfigDict:
             "mlp_dim": 192,
             "query": 3,
             "noise": 0.3,
-            "recipe": _recipe(
+            # Of the class-mean head's logits beside CAML's, in a row of its own.
+            "base_weights": (0.5, 1.0, 2.0, 4.0),
+            "recipe": recipe(
                 800, 64, 1e-3, 1e-4, warmup=100, clip=1.0, ema_decay=0.998, validate_every=200
             ),
         }
@@ -125,14 +161,14 @@ def _default() -> ConfigDict:
             "sigma": 0.0,
             "task_weight": 30.0,
             "permute": False,
-            "recipe": _recipe(1500, 128, 1e-3, 1e-4, **generator),
+            "recipe": recipe(1500, 128, 1e-3, 1e-4, **generator),
             # Cross-entropy of averaged probabilities through the solver; 0 steps leave it out.
             "ensemble": {
                 "members": 6,
                 "solver_steps": 3,
                 "flow_weight": 0.1,
                 "weight": 3.0,
-                "recipe": _recipe(0, 48, 5e-4, 1e-4, **generator),
+                "recipe": recipe(0, 48, 5e-4, 1e-4, **generator),
             },
         }
     )
@@ -140,12 +176,13 @@ def _default() -> ConfigDict:
         {
             "timesteps": 1000,
             "task_weight": 30.0,
-            "recipe": _recipe(1500, 128, 1e-3, 1e-4, **generator),
+            "recipe": recipe(1500, 128, 1e-3, 1e-4, **generator),
             "steps": 100,
+            "samples": 50,
         }
     )
     config.regression = ConfigDict(
-        {"task_weight": 1.0, "recipe": _recipe(1500, 128, 1e-3, 1e-4, **generator)}
+        {"task_weight": 1.0, "recipe": recipe(1500, 128, 1e-3, 1e-4, **generator)}
     )
     config.sampling = ConfigDict(
         {
@@ -157,8 +194,11 @@ def _default() -> ConfigDict:
             "temperatures": (0.3, 0.5, 0.7, 1.0),
             "nfe_curve": (1, 2, 5, 10, 25, 100),
             "curve_samples": 10,
+            "curve_tasks": 100,
         }
     )
+    # Further designs to measure beside, each with codec, velocity, condition and flow of its own.
+    config.beside = ConfigDict()
     return config
 
 
@@ -167,129 +207,44 @@ def _tiny(config: ConfigDict) -> None:
     config.data.update(train_classes=60, validation_classes=20, images_per_class=20, alike=0.6)
     config.tasks.update(query=5, train=300, validation=20, test=20, train_query=3)
     config.backbone.channels = (4, 4, 8, 8)
+    _small(config)
+
+
+def _small(config: ConfigDict) -> None:
+    """Networks and recipes as small as they go."""
     config.sampling.update(samples=8, nfe_curve=(1, 5), curve_samples=4, temperatures=(0.5, 1.0))
     config.ddpm.update(timesteps=100, steps=10)
     config.caml.update(num_layers=1, label_dim=16, mlp_dim=32)
     config.condition.slot_tasks = 100
     config.velocity.sizes.update(width=16, num_layers=1)
     config.codec.sizes.update(code_dim=8, hidden_dim=32)
-    parts = (config.backbone, config.codec, config.caml, config.flow, config.flow.ensemble)
-    for part in (*parts, config.ddpm, config.regression):
-        part.recipe.update(steps=20, batch=16, warmup=2, save_every=10, log_every=10)
-    config.flow.ensemble.recipe.steps = 0
+    _short(config.backbone, config.codec, config.caml, config.flow, config.ddpm, config.regression)
     config.caml.recipe.validate_every = 10
+
+
+def _short(*parts: ConfigDict) -> None:
+    for part in parts:
+        part.recipe.update(steps=20, batch=16, warmup=2, save_every=10, log_every=10)
+        if "ensemble" in part:
+            part.ensemble.recipe.update(steps=0, batch=16)
+
+
+def _mini_imagenet_tiny(config: ConfigDict) -> None:
+    """Every stage of mini_imagenet, as small as it goes: figures mean nothing."""
+    mini_imagenet(config)
+    config.data.update(train_classes=16, images_per_class=24)
+    config.tasks.update(query=5, train=300, validation=20, test=20, train_query=3)
+    config.encoder.side = 32
+    config.backbone.update(channels=(4, 4, 8, 8), images_per_class=0)
+    _small(config)
+    for part in config.beside.values():
+        _short(part.codec, part.flow)
 
 
 def _unet(config: ConfigDict) -> None:
     """The paper's shape at two cores' size: one flat latent 8x8x4 of the whole head, a UNet."""
-    config.codec.form = "mlp"
-    config.codec.sizes = ConfigDict({"latent_shape": (8, 8, 4), "hidden_dim": 512})
-    config.velocity.kind = "unet"
-    config.velocity.sizes = ConfigDict(
-        {
-            "model_channels": 16,
-            "channel_mult": (1, 2),
-            "num_res_blocks": 1,
-            "num_heads": 2,
-            "num_groups": 8,
-            "use_scale_shift_norm": True,
-            "time_scale": 1000.0,
-            "embedding_dim": 128,
-            "injection": "both",
-            "condition_channels": 8,
-            "wide": True,
-        }
-    )
+    flat_unet(config)
     config.flow.permute = True
     for part in (config.flow, config.ddpm, config.regression):
         part.recipe.steps = 700
         part.recipe.learning_rate = 2e-3
-
-
-def _paper(config: ConfigDict) -> None:
-    """The paper's values, each with its place; on the embedded glyphs instead of mini-ImageNet."""
-    config.tasks.train = 50_000  # section 3.2
-    config.tasks.test = 100  # section 3.2
-    config.backbone.channels = (64, 128, 256, 512)  # ResNet-12 of Chen et al., section 3.2
-    config.backbone.recipe.steps = 22_000  # 100 epochs of 28,000 images
-    config.targets.kind = "adamw"  # section 3.2: 100 epochs, 1e-3, decay 1e-2
-    config.targets.temperatures = (1.0,)
-    config.targets.base_scales = ()
-    config.targets.centred = False
-    config.targets.standardised = False
-    config.codec.form = "autoencoder_kl"
-    config.codec.sizes = ConfigDict(
-        {
-            "resolution": 64,
-            "ch": 128,  # D2NWG's; the paper prints none
-            "ch_mult": (1, 1, 2, 2),  # Table 6
-            "num_res_blocks": 2,  # Table 6
-            "z_channels": 4,  # Table 6: 4 x 8 x 8
-            "embed_dim": 4,
-        }
-    )
-    config.codec.reconstruction = "sse"  # eq. 2
-    config.codec.kl_weight = 1e-6  # Table 6
-    config.codec.task_weight = 0.0
-    config.codec.recipe = _recipe(  # Table 6: 1e-2, 2e-6, 128, 100-500 epochs of 391 steps
-        39_100, 128, 1e-2, 2e-6, schedule="constant", save_every=2000
-    )
-    config.caml.update(num_layers=24, num_heads=16, mlp_dim=4096, label_dim=256)  # Fifty et al.
-    config.caml.recipe = _recipe(
-        50_000, 64, 1e-5, 0.0, warmup=1000, clip=1.0, validate_every=5000, save_every=5000
-    )
-    config.condition.entries = ("caml",)  # A.4.2
-    config.condition.noise = 0.0
-    config.velocity.kind = "unet"  # A.2.3
-    config.velocity.sizes = ConfigDict(
-        {
-            "model_channels": 128,  # Table 6: time and data set embedding
-            "channel_mult": (1, 2, 2),
-            "num_res_blocks": 2,
-            "attention_resolutions": (2,),
-            "num_heads": 4,
-            "time_scale": 1000.0,
-            "embedding_dim": 128,  # Table 6
-            "injection": "both",  # A.4.2 projects with the time, section 2.2 concatenates
-            "condition_channels": 4,
-            "wide": False,
-        }
-    )
-    config.flow.source = "kaiming_normal"  # section 2.2
-    config.flow.task_weight = 0.0
-    config.flow.permute = False
-    config.flow.recipe = _recipe(  # Table 6: 2e-4, 2e-6, 128, 100-500 epochs of 391 steps
-        39_100, 128, 2e-4, 2e-6, schedule="constant", ema_decay=0.9999, save_every=2000
-    )
-    config.flow.ensemble.recipe.steps = 0
-    config.ddpm.task_weight = 0.0
-    config.ddpm.recipe = config.flow.recipe.copy_and_resolve_references()
-    config.regression.task_weight = 0.0
-    config.regression.recipe = config.flow.recipe.copy_and_resolve_references()
-    config.sampling.steps = 100  # Table 6: NFE
-    config.sampling.temperatures = (1.0,)
-
-
-def _recipe(
-    steps: int, batch: int, learning_rate: float, weight_decay: float, **more: object
-) -> ConfigDict:
-    recipe = ConfigDict(
-        {
-            "steps": steps,
-            "batch": batch,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "schedule": "cosine",
-            "warmup": 0,
-            "clip": 0.0,  # 0: none
-            "optimizer": "adamw",
-            "momentum": 0.9,
-            "nesterov": False,
-            "ema_decay": 0.0,  # 0: none
-            "save_every": 200,
-            "log_every": 50,
-            "validate_every": 0,  # 0: none
-        }
-    )
-    recipe.update(more)
-    return recipe

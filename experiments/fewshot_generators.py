@@ -1,62 +1,171 @@
-"""The generators of the few-shot experiment: the flow, its rivals, and the finished meta-model."""
+"""The trained stages of the few-shot experiment: autoencoders, CAML, the flow and its rivals."""
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from experiments.fewshot_stages import CAML_SIZES, FewShot, recipe
+from experiments.fewshot_stages import FewShot, Tables, recipe
+from flown_jax.conditioning import CAML
 from flown_jax.few_shot import losses, training
+from flown_jax.few_shot.codec import HeadCodec, Standardiser
+from flown_jax.few_shot.generator import Conditioner, LatentSpace
 from flown_jax.few_shot.networks import make_velocity
-from flown_jax.few_shot.parts import Parts, build, tuples
-from flown_jax.few_shot.selection import choose_temperature
-from flown_jax.few_shot.tasks import TaskTable
+from flown_jax.few_shot.parts import build_codec, tuples
+from flown_jax.few_shot.training import Examples
 from flown_jax.flow import diffusion, paths
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
-from flown_jax.models.heads import FeatureTransform
 from flown_jax.training.stages import StageContext, StageResult
 
-_SAMPLING = ("solver", "steps", "temperatures", "samples")
+CAML_SIZES = ("num_classes", "label_dim", "num_layers", "num_heads", "mlp_dim")
+_CODEC_LOSS = ("reconstruction", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
+RIVALS = ("ddpm", "regression")
 
 
-def train_generators(
-    job: FewShot,
-    heads: StageResult,
-    codec: StageResult,
-    caml: StageResult,
-    tables: dict[str, TaskTable],
-) -> dict[str, StageResult]:
-    """The flow and its rivals, on the same batches with the same network and condition."""
-    config, seed = job.config, job.config.seed
-    latents = job.latents(heads, codec, tables)
-    conditioner = job.conditioner(caml, tables)
-    shape = tuple(codec.values["latent_shape"])
-    network = make_velocity(config.velocity.kind, shape, **tuples(config.velocity.sizes.to_dict()))
-    source = get_source(config.flow.source)
-    noise = config.condition.noise
+def caml_module(config: ConfigDict) -> CAML:
+    """CAML without its variables."""
+    return CAML(**{name: config.caml[name] for name in CAML_SIZES})
 
-    def batches(part: Any, seed: int) -> Any:
-        return training.generator_batches(
-            tables["train"],
-            heads.values["heads"],
-            conditioner,
-            latents,
+
+def train_caml(job: FewShot, tables: Tables) -> StageResult:
+    """CAML on meta-train episodes; the best checkpoint on validation tasks of the main setting."""
+    config, seed = job.config.caml, job.config.seed
+
+    def function(context: StageContext) -> dict[str, Any]:
+        variables = training.train_caml(
+            context,
+            caml_module(job.config),
+            list(tables.train.values()),
+            recipe(config),
             seed=seed,
-            batch=part.recipe.batch,
-            query=config.tasks.train_query,
-            permute=config.flow.permute,
+            query=config.query,
+            noise=config.noise,
+            validate=tables.validation[job.settings[0]],
+        )
+        return {"variables": variables}
+
+    return job.stage("caml", {"caml": config, "seed": seed, "tasks": tables.learned_from}, function)
+
+
+@dataclasses.dataclass(frozen=True)
+class Design:
+    """A way to generate heads, out of finished stages and a part of the config.
+
+    Attributes:
+      name: "" for the main design; else it is appended to the stages' names.
+      config: with `codec`, `velocity`, `flow` and `condition`.
+      codec: finished stage. conditioner: of support features.
+      latents: heads to latents and back. network: the velocity.
+    """
+
+    name: str
+    config: ConfigDict
+    codec: StageResult
+    conditioner: Conditioner
+    latents: LatentSpace
+    network: nn.Module
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of one latent."""
+        return tuple(self.codec.values["latent_shape"])
+
+    def stage_name(self, part: str) -> str:
+        """The name of a stage of this design."""
+        return f"{part}-{self.name}" if self.name else part
+
+
+class Designs:
+    """Makes and trains designs on the same tasks and target heads."""
+
+    def __init__(self, job: FewShot, tables: Tables, heads: StageResult, caml: StageResult) -> None:
+        self.job, self.tables, self.heads, self.caml = job, tables, heads, caml
+        self.examples: list[Examples] = job.examples(heads, tables)
+        self.width = self.examples[0].heads.shape[-1] - 1
+
+    def design(self, name: str, config: ConfigDict) -> Design:
+        """A design with its weight autoencoder, trained."""
+        module = build_codec(
+            {"way": self.job.config.tasks.way, "codec": config.codec.to_dict()}, self.width
+        )
+        codec = self._train_codec(f"codec-{name}" if name else "codec", config.codec, module)
+        values = jax.tree.map(jnp.asarray, codec.values)
+        latents = LatentSpace(
+            self.job.space(self.heads),
+            values["variables"],
+            Standardiser(**values["latents"]),
+            module,
+        )
+        shape = tuple(codec.values["latent_shape"])
+        sizes = tuples(config.velocity.sizes.to_dict())
+        return Design(
+            name,
+            config,
+            codec,
+            self._conditioner(config.condition),
+            latents,
+            make_velocity(config.velocity.kind, shape, **sizes),
         )
 
-    def flow(context: StageContext) -> dict[str, Any]:
-        part = config.flow
+    def _train_codec(self, name: str, config: ConfigDict, module: HeadCodec) -> StageResult:
+        """The weight autoencoder and the statistics of its latents."""
+        job, space = self.job, self.job.space(self.heads)
+
+        def function(context: StageContext) -> dict[str, Any]:
+            variables = training.train_codec(
+                context,
+                module,
+                space,
+                self.examples,
+                recipe(config),
+                seed=job.config.seed,
+                query=job.config.tasks.train_query,
+                **{name: config[name] for name in _CODEC_LOSS},
+            )
+            statistics = training.fit_latent_statistics(module, variables, space, self.examples)
+            head = jax.ShapeDtypeStruct((1, *self.examples[0].heads.shape[1:]), jnp.float32)
+            latent = jax.eval_shape(
+                lambda v, h: module.apply(v, h, method="encode").mode(), variables, head
+            )
+            return {
+                "variables": variables,
+                "latents": {"mean": statistics.mean, "std": statistics.std},
+                "latent_shape": list(latent.shape[1:]),
+            }
+
+        inputs = {
+            "codec": config,
+            "seed": job.config.seed,
+            "heads": self.heads,
+            "train_query": job.config.tasks.train_query,
+        }
+        return job.stage(name, inputs, function)
+
+    def _conditioner(self, config: ConfigDict) -> Conditioner:
+        """The condition of a task; recomputed, not stored."""
+        return training.fit_conditioner(
+            tuple(config.entries),
+            list(self.tables.train.values()),
+            caml_module(self.job.config),
+            jax.tree.map(jnp.asarray, self.caml.values["variables"]),
+            config.slot_tasks,
+        )
+
+    def flow(self, design: Design) -> StageResult:
+        """The flow of a design, trained."""
+        part, noise = design.config.flow, design.config.condition.noise
+        source = get_source(part.source)
 
         def matching(params, key, batch, latents):
             return losses.flow_loss(
-                network,
+                design.network,
                 params,
                 key,
                 batch,
@@ -72,7 +181,7 @@ def train_generators(
             key_flow, key_ensemble = jax.random.split(key)
             value, metrics = matching(params, key_flow, batch, latents)
             ensemble, more = losses.ensemble_loss(
-                network,
+                design.network,
                 params,
                 key_ensemble,
                 batch,
@@ -85,142 +194,92 @@ def train_generators(
             value = part.ensemble.flow_weight * value + part.ensemble.weight * ensemble
             return value, {**metrics, **more}
 
-        common = {"seed": seed, "input_shape": shape}
-        params = training.train_generator(
-            context, network, matching, batches(part, seed), latents, recipe(part), **common
-        )
-        if part.ensemble.recipe.steps:
-            params = training.train_generator(
-                context,
-                network,
-                through_the_solver,
-                batches(part.ensemble, seed + 1),
+        def function(context: StageContext) -> dict[str, Any]:
+            params = self._train(context, design, matching, part)
+            if part.ensemble.recipe.steps:
+                params = self._train(
+                    context,
+                    design,
+                    through_the_solver,
+                    part.ensemble,
+                    seed=1,
+                    params=params,
+                    name="flow-ensemble",
+                )
+            return {"params": params}
+
+        return self._stage(design, "flow", part, function)
+
+    def rivals(self, design: Design) -> dict[str, StageResult]:
+        """A DDPM and a regression with the network, condition and decoder of the design."""
+        config, noise = self.job.config, design.config.condition.noise
+
+        def diffusion_loss(params, key, batch, latents):
+            return losses.diffusion_loss(
+                design.network,
+                params,
+                key,
+                batch,
                 latents,
-                recipe(part.ensemble),
-                params=params,
-                name="flow-ensemble",
-                **common,
+                schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
+                condition_noise=noise,
+                task_weight=config.ddpm.task_weight,
             )
-        return {"params": params}
 
-    def diffusion_loss(params, key, batch, latents):
-        return losses.diffusion_loss(
-            network,
-            params,
-            key,
-            batch,
-            latents,
-            schedule=diffusion.iddpm_linear_schedule(config.ddpm.timesteps),
-            condition_noise=noise,
-            task_weight=config.ddpm.task_weight,
+        def regression_loss(params, key, batch, latents):
+            return losses.regression_loss(
+                design.network,
+                params,
+                key,
+                batch,
+                latents,
+                condition_noise=noise,
+                task_weight=config.regression.task_weight,
+            )
+
+        def trained(loss: Any, part: ConfigDict, context: StageContext) -> dict[str, Any]:
+            return {"params": self._train(context, design, loss, part)}
+
+        found = dict(zip(RIVALS, (diffusion_loss, regression_loss), strict=True))
+        return {
+            name: self._stage(design, name, config[name], partial(trained, loss, config[name]))
+            for name, loss in found.items()
+        }
+
+    def _train(
+        self, context: StageContext, design: Design, loss: Any, part: ConfigDict, **more: Any
+    ) -> Any:
+        seed = self.job.config.seed
+        batches = training.generator_batches(
+            self.examples,
+            design.conditioner,
+            design.latents,
+            seed=seed + more.pop("seed", 0),
+            batch=part.recipe.batch,
+            query=self.job.config.tasks.train_query,
+            permute=design.config.flow.permute,
         )
-
-    def regression_loss(params, key, batch, latents):
-        return losses.regression_loss(
-            network,
-            params,
-            key,
-            batch,
-            latents,
-            condition_noise=noise,
-            task_weight=config.regression.task_weight,
-        )
-
-    def rival(loss: Any, part: ConfigDict, context: StageContext) -> dict[str, Any]:
-        params = training.train_generator(
+        return training.train_generator(
             context,
-            network,
+            design.network,
             loss,
-            batches(part, seed),
-            latents,
+            batches,
+            design.latents,
             recipe(part),
             seed=seed,
-            input_shape=shape,
+            input_shape=design.latent_shape,
+            **more,
         )
-        return {"params": params}
 
-    shared = {
-        "velocity": config.velocity,
-        "condition": config.condition,
-        "permute": config.flow.permute,
-        "tasks": config.tasks,
-        "seed": seed,
-        "codec_stage": codec,
-        "caml_stage": caml,
-    }
-    functions = {
-        "flow": flow,
-        "ddpm": partial(rival, diffusion_loss, config.ddpm),
-        "regression": partial(rival, regression_loss, config.regression),
-    }
-    return {
-        name: job.stage(name, {**shared, name: config[name]}, function)
-        for name, function in functions.items()
-    }
-
-
-def assemble(
-    job: FewShot,
-    data: StageResult,
-    backbone: StageResult,
-    transform: FeatureTransform,
-    heads: StageResult,
-    codec: StageResult,
-    caml: StageResult,
-    flow: StageResult,
-    tables: dict[str, TaskTable],
-) -> tuple[StageResult, Parts]:
-    """Everything that generates, with the temperature that validation tasks choose."""
-    config = job.config
-    uses_caml = "caml" in config.condition.entries
-    height, width = data.values["images"].shape[2:4]
-    description = {
-        "format": 1,
-        "way": config.tasks.way,
-        "shot": config.tasks.shot,
-        "image_shape": [height, width, 1],
-        "backbone": {"channels": list(config.backbone.channels)},
-        "codec": {"form": config.codec.form, "sizes": config.codec.sizes.to_dict()},
-        "caml": {n: config.caml[n] for n in CAML_SIZES} if uses_caml else None,
-        "condition": list(config.condition.entries),
-        "velocity": config.velocity.to_dict(),
-        "latent_shape": list(codec.values["latent_shape"]),
-        "source": config.flow.source,
-        "centred": config.targets.centred,
-    }
-    arrays = {
-        "backbone": backbone.values["variables"],
-        "transform": {"mean": transform.mean, "scale": transform.scale},
-        "space": heads.values["space"],
-        "codec": codec.values["variables"],
-        "latents": codec.values["latents"],
-        "velocity": flow.values["params"],
-    }
-    if uses_caml:
-        statistics = job.conditioner(caml, tables).statistics
-        arrays["caml"] = caml.values["variables"]
-        arrays["slots"] = {"mean": statistics.mean, "std": statistics.std}
-
-    def function(context: StageContext) -> dict[str, Any]:
-        sampling = {"solver": config.sampling.solver, "steps": config.sampling.steps}
-        parts = build({**description, "sampling": {**sampling, "temperature": 1.0}}, arrays)
-        chosen = choose_temperature(
-            parts,
-            tables["validation"],
-            jax.random.key(config.seed),
-            grid=tuple(config.sampling.temperatures),
-            samples=config.sampling.samples,
-        )
-        context.records.log("model", 0, {"temperature": chosen["temperature"]})
-        whole = {**description, "sampling": {**sampling, "temperature": chosen["temperature"]}}
-        return {"description": whole, "arrays": arrays, "chosen": chosen}
-
-    inputs = {
-        "sampling": {k: config.sampling[k] for k in ("solver", "steps", "temperatures", "samples")},
-        "description": description,
-        "seed": config.seed,
-        "flow": flow,
-        "heads": heads,
-    }
-    result = job.stage("model", inputs, function)
-    return result, build(result.values["description"], result.values["arrays"])
+    def _stage(self, design: Design, name: str, part: ConfigDict, function: Any) -> StageResult:
+        inputs = {
+            name: part,
+            "velocity": design.config.velocity,
+            "condition": design.config.condition,
+            "permute": design.config.flow.permute,
+            "train_query": self.job.config.tasks.train_query,
+            "seed": self.job.config.seed,
+            "codec_stage": design.codec,
+            "caml_stage": self.caml if "caml" in design.config.condition.entries else None,
+        }
+        return self.job.stage(design.stage_name(name), inputs, function)

@@ -6,24 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.fewshot_settings import settings
+from flown_jax.data.datasets import FewShotData
 from flown_jax.evaluation import figures, tables
 from flown_jax.evaluation.report import html_page
 from flown_jax.files import write_bytes, writing
 
-TITLES = {
-    "in_distribution": "In distribution: characters of the meta-test classes",
-    "out_of_distribution": "Out of distribution: handwritten digits",
-}
 REMARKS = {
     "chance": "one class in n",
     "class_mean": "nearest class mean; no training",
+    "cosine_class_mean": "cosine to the class mean (Meta-Baseline's classifier)",
     "linear_probe": "AdamW on the support images, the recipe of the target heads",
     "ridge": "closed form on the support images",
+    "logistic_regression": "scikit-learn's L-BFGS; its penalty chosen on validation tasks",
     "vae_reconstruction": "the probe's head, encoded and decoded",
     "caml": "in-context transformer over the same features; no head",
+    "caml_and_base": "CAML's log-probabilities plus the class-mean head's logits, untrained",
+    "regression_noisy_ensemble": "20 regressed heads of conditions with the training noise, "
+    "averaged",
+    "flat_unet_ensemble": "the paper's shape, one flat latent and a UNet, with the task loss",
+    "flat_unet_plain_ensemble": "the same without the task loss: reconstruction and flow alone",
     "regression": "the flow's network and decoder, trained to give one head at once",
     "ddpm_mean": "DDPM in the same latent with the same network, each head by itself",
     "ddpm_ensemble": "the average of its probabilities",
@@ -37,22 +41,18 @@ REMARKS = {
 }
 
 
-def contact_sheet(folder: Path, data: dict[str, Any]) -> Path:
-    """A picture of some classes of every split and of the foreign set."""
-    from unicodedata import name
-
+def contact_sheet(path: Path, data: FewShotData) -> None:
+    """A picture of some classes of every split and of the foreign sets."""
     rows, titles = [], []
     for split, count in (("train", 8), ("validation", 4), ("test", 8)):
-        for c in data["split"][split][:count]:
-            rows.append(data["images"][c][:16])
-            titles.append(f"{split}: {name(data['characters'][c], '?').lower()[:26]}")
-    for digit in range(0, 10, 2):
-        images = data["foreign_images"][data["foreign_labels"] == digit]
-        rows.append(images[:16])
-        titles.append(f"foreign: digit {digit}")
-    path = folder / "contact_sheet.png"
-    figures.contact_sheet(path, np.stack(rows), titles, "Classes share nothing between splits")
-    return path
+        for c in data.split[split][:count]:
+            rows.append(data.classes.images[c][:16])
+            titles.append(f"{split}: {data.classes.names[c][:26]}")
+    for name, part in data.foreign.items():
+        for images, label in list(zip(part.images, part.names, strict=True))[:10:2]:
+            rows.append(images[:16])
+            titles.append(f"{name.replace('_', ' ')}: {label[:26]}")
+    figures.contact_sheet(path, rows, titles, "Classes share nothing between splits")
 
 
 def write(
@@ -62,36 +62,66 @@ def write(
 
     Args:
       results: the content of results.json.
-      found: as `evaluate` returns it, with a text `introduction` and the `contact_sheet`.
+      found: of the main setting, as `evaluate` returns it, with a text `introduction` and the
+        `contact_sheet`.
     """
-    folder = workdir / "figures"
-    rows = results["rows"]
+    pictures = _pictures(workdir / "figures", results, found, settings(config)[0].name)
+    rows, titles, texts = results["rows"], results["titles"], {}
+    for setting in settings(config):
+        texts[f"{setting.name}: paired differences of `flown_ensemble`, accuracy in points"] = (
+            tables.differences(rows, titles, setting.name, "flown_ensemble")
+        )
+        for name, title in titles.items():
+            texts[f"{setting.name}. {title}"] = tables.markdown(
+                rows, name, setting.name, remarks=REMARKS, shown=tables.SUMMARY
+            )
+    title = f"Few-shot heads: variant {config.variant}, seed {config.seed}"
+    body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in texts.items())
+    with writing(workdir):
+        _text(workdir / "results.md", f"# {title}\n\n{found['introduction']}\n\n{body}\n")
+        _text(workdir / "report.html", html_page(title, found["introduction"], texts, pictures))
+        _text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
+
+
+def _pictures(
+    folder: Path, results: dict[str, Any], found: dict[str, Any], setting: str
+) -> dict[Path, str]:
+    """The figures of the main setting, with their captions."""
+    rows, titles = results["rows"], results["titles"]
     pictures = {found["contact_sheet"]: "Images of the classes, one row a class."}
-    figures.accuracy_bars(folder / "accuracy.png", rows, TITLES)
-    pictures[folder / "accuracy.png"] = "Accuracy with 95 % interval over tasks; dotted: the probe."
+    figures.accuracy_bars(folder / "accuracy.png", rows, titles, setting)
+    pictures[folder / "accuracy.png"] = (
+        f"{setting}: accuracy with 95 % interval over tasks; dotted: the probe."
+    )
     kinds = {"mean": "single head", "ensemble": "averaged", "top_support": "top by support"}
+    of_nfe = {name: found["curves"][name]["nfe"] for name in titles}
+    axis = [point["nfe"] for point in next(iter(of_nfe.values()))]
+    labels = {name: name.replace("_", " ") for name in titles}
     figures.curves(
         folder / "accuracy_against_nfe.png",
-        [point["nfe"] for point in found["curves"]["in_distribution"]["nfe"]],
+        axis,
         {
-            name: {
-                label: [100 * point[kind] for point in found["curves"][name]["nfe"]]
-                for kind, label in kinds.items()
-            }
-            for name in TITLES
+            name: {label: [100 * point[kind] for point in points] for kind, label in kinds.items()}
+            for name, points in of_nfe.items()
         },
         x_label="function evaluations (Euler)",
-        y_labels={name: f"accuracy %, {name.replace('_', ' ')}" for name in TITLES},
+        y_labels={name: f"accuracy %, {label}" for name, label in labels.items()},
     )
     pictures[folder / "accuracy_against_nfe.png"] = "Accuracy against function evaluations."
     figures.curves(
+        folder / "nll_against_nfe.png",
+        axis,
+        {"nll": {labels[name]: [p["nll"] for p in points] for name, points in of_nfe.items()}},
+        x_label="function evaluations (Euler)",
+        y_labels={"nll": "NLL of the averaged heads, nats"},
+    )
+    pictures[folder / "nll_against_nfe.png"] = "Likelihood against function evaluations."
+    of_heads = {name: found["curves"][name]["heads"] for name in titles}
+    figures.curves(
         folder / "heads_averaged.png",
-        [point["heads"] for point in found["curves"]["in_distribution"]["heads"]],
+        [point["heads"] for point in next(iter(of_heads.values()))],
         {
-            metric: {
-                name.replace("_", " "): [p[metric] for p in found["curves"][name]["heads"]]
-                for name in TITLES
-            }
+            metric: {labels[name]: [p[metric] for p in points] for name, points in of_heads.items()}
             for metric in ("accuracy", "nll", "ece")
         },
         x_label="generated heads averaged",
@@ -101,18 +131,12 @@ def write(
     figures.reliability(
         folder / "reliability.png",
         {
-            TITLES[name]: {m: (d["confidence"], d["right"]) for m, d in of_set.items()}
+            titles[name]: {m: (d["confidence"], d["right"]) for m, d in of_set.items()}
             for name, of_set in found["reliability"].items()
         },
     )
     pictures[folder / "reliability.png"] = "Share of right predictions against confidence."
-    texts = {title: tables.markdown(rows, name, remarks=REMARKS) for name, title in TITLES.items()}
-    title = f"Few-shot heads: variant {config.variant}, seed {config.seed}"
-    body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in texts.items())
-    with writing(workdir):
-        _text(workdir / "results.md", f"# {title}\n\n{found['introduction']}\n\n{body}\n")
-        _text(workdir / "report.html", html_page(title, found["introduction"], texts, pictures))
-        _text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
+    return pictures
 
 
 def _text(path: Path, text: str) -> None:

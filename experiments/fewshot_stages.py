@@ -1,7 +1,11 @@
-"""The stages of the few-shot experiment: config in, finished results out."""
+"""The first stages of the few-shot experiment: images, features, tasks, target heads."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,240 +13,329 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from flown_jax.conditioning import CAML
+from experiments.fewshot_settings import Setting, settings
 from flown_jax.data import datasets
-from flown_jax.few_shot import training
-from flown_jax.few_shot.backbone import extract_features, train_backbone
-from flown_jax.few_shot.codec import Standardiser
-from flown_jax.few_shot.generator import Conditioner, LatentSpace
-from flown_jax.few_shot.parts import build_codec
-from flown_jax.few_shot.selection import choose_lengths
+from flown_jax.data.datasets import ClassImages, FewShotData
+from flown_jax.few_shot import image_encoder, training
+from flown_jax.few_shot.backbone import resized, train_backbone
+from flown_jax.few_shot.image_encoder import ImageEncoder
+from flown_jax.few_shot.selection import choose_baselines
 from flown_jax.few_shot.space import HeadSpace, fit_head_space
 from flown_jax.few_shot.tasks import TaskTable, draw_tasks
+from flown_jax.few_shot.training import Examples
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.models.resnet12 import ResNet12
 from flown_jax.training.recipe import Recipe
-from flown_jax.training.stages import StageContext, StageResult, stage
+from flown_jax.training.stages import StageContext, StageResult, fingerprint, stage
 from flown_jax.training.workdir import Workdir
 
-CAML_SIZES = ("num_classes", "label_dim", "num_layers", "num_heads", "mlp_dim")
-_CODEC_LOSS = ("reconstruction", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
+PROBE = ("steps", "learning_rate", "weight_decay", "use_bias")
+IN_DISTRIBUTION = "in_distribution"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The tasks of a run.
+
+    Attributes:
+      transform: of the features.
+      train: for each trained number of support images a class.
+      validation: for each setting.
+      test: set name -> for each setting.
+      learned_from: fingerprint of training and validation tasks and their features.
+      fingerprint: of the test tasks and their features.
+    """
+
+    transform: FeatureTransform
+    train: dict[int, TaskTable]
+    validation: dict[Setting, TaskTable]
+    test: dict[str, dict[Setting, TaskTable]]
+    learned_from: str
+    fingerprint: str
 
 
 class FewShot:
-    """The stages of one run, each a method; a stage is computed once and then kept."""
+    """The stages of one run, each a method; a stage is computed once and then kept.
+
+    Backbones, features, baselines' choices and target heads do not depend on what is learned from
+    them: runs beside each other share them.
+    """
 
     def __init__(self, config: ConfigDict, workdir: Workdir) -> None:
         self.config, self.workdir = config, workdir
-        self.seconds = 0.0
+        self.settings = settings(config)
+        self.shared: Path | None = workdir.path.parent / "shared" if config.share else None
+        self.seconds = self.seconds_here = 0.0
 
-    def stage(self, name: str, inputs: dict[str, Any], function: Any) -> StageResult:
+    def stage(self, name: str, inputs: dict[str, Any], function: Any, **where: Any) -> StageResult:
         """A stage of this run; its time counts."""
-        result = stage(self.workdir, name, inputs, function)
+        result = stage(self.workdir, name, inputs, function, **where)
         self.seconds += result.seconds
+        self.seconds_here += 0.0 if result.reused else result.seconds
         return result
 
-    def data(self) -> StageResult:
-        """Images of all classes, their split, and the images out of distribution."""
-        config = self.config.data
-        return self.stage("data", {"data": config}, lambda _: datasets.few_shot(**config))
+    def common(self, name: str, inputs: dict[str, Any], function: Any) -> StageResult:
+        """A stage that the runs beside this one share."""
+        return self.stage(name, inputs, function, shared=self.shared)
 
-    def backbone(self, data: StageResult) -> StageResult:
-        """ResNet-12, trained to tell the meta-train classes apart; and features of all images."""
-        config, seed = self.config.backbone, self.config.seed
+    @functools.cached_property
+    def images(self) -> FewShotData:
+        """All images; read when a stage needs them."""
+        return datasets.few_shot(**self.config.data)
+
+    def seed(self, part: ConfigDict) -> int:
+        """The seed of a part of the config; -1 there is the run's."""
+        return self.config.seed if part.seed < 0 else part.seed
+
+    def data(self) -> StageResult:
+        """What the images are, without the images."""
+
+        def function(_: StageContext) -> dict[str, Any]:
+            images = self.images
+            self._check_sizes(images)
+            for name in images.absent:
+                print(f"{name} is not on this disk and is left out", flush=True)
+            return {
+                "classes": images.classes.fingerprint(),
+                "class_names": list(images.classes.names),
+                "image_shape": list(images.classes.images[0].shape[1:]),
+                "split": images.split,
+                "foreign": {name: part.fingerprint() for name, part in images.foreign.items()},
+                "titles": images.titles,
+                "absent": list(images.absent),
+            }
+
+        tasks = {"settings": self.config.tasks.settings, "query": self.config.tasks.query}
+        return self.stage("data", {"data": self.config.data, "tasks": tasks}, function)
+
+    def _check_sizes(self, images: FewShotData) -> None:
+        """Every setting finds its classes and images, before anything is trained."""
+        parts = {
+            f"the {name} classes of {self.config.data.name}": [
+                images.classes.images[c] for c in ids
+            ]
+            for name, ids in images.split.items()
+        }
+        parts |= {f"the classes of {name}": part.images for name, part in images.foreign.items()}
+        trained = [Setting(self.config.tasks.way, shot) for shot in self.config.tasks.shots]
+        for where, classes in parts.items():
+            smallest = min(len(part) for part in classes)
+            for setting in trained if where.startswith("the train") else self.settings:
+                setting.check(where, len(classes), smallest, self.config.tasks.query)
+
+    def encoder(self, data: StageResult) -> tuple[ImageEncoder, float | None]:
+        """The image encoder, and its accuracy on its training images where it is trained here."""
+        config = self.config.encoder
+        form = {"side": config.side, "mirror": config.mirror}
+        if config.kind == "function":
+            return image_encoder.from_function(config.function, **form), None
+        form |= {"mean": tuple(config.mean), "std": tuple(config.std)}
+        if config.kind != "trained":
+            return image_encoder.from_weights(config.kind, config.weights, **form), None
+        trained = self._backbone(data)
+        module = ResNet12(channels=tuple(self.config.backbone.channels))
+        return (
+            image_encoder.from_module(module, trained.values["variables"], **form),
+            trained.values["train_accuracy"],
+        )
+
+    def _backbone(self, data: StageResult) -> StageResult:
+        """ResNet-12, trained to tell the meta-train classes apart."""
+        config = self.config.backbone
+        seed, side = self.seed(config), self.config.encoder.side
         train = data.values["split"]["train"]
 
         def function(context: StageContext) -> dict[str, Any]:
             module = ResNet12(channels=tuple(config.channels), num_classes=len(train))
-            images = data.values["images"][train]
-            trained = train_backbone(context, module, images, recipe(config), seed=seed)
-            variables = trained["variables"]
-            features = {
-                "classes": extract_features(module, variables, data.values["images"]),
-                "foreign": extract_features(module, variables, data.values["foreign_images"]),
-            }
-            params = {k: v for k, v in variables["params"].items() if k != "classifier"}
-            return {
-                "variables": {**variables, "params": params},
-                "features": features,
-                "train_accuracy": trained["train_accuracy"],
-            }
+            classes = [self.images.classes.images[c] for c in train]
+            count = min(len(part) for part in classes)
+            if config.images_per_class:
+                count = min(count, config.images_per_class)
+            images = np.stack(
+                [resized(part[:count], side) if side else part[:count] for part in classes]
+            )
+            trained = train_backbone(
+                context, module, images, recipe(config), seed=seed, augmentation=config.augmentation
+            )
+            params = dict(trained["variables"]["params"])
+            del params["classifier"]
+            return {**trained, "variables": {**trained["variables"], "params": params}}
 
-        return self.stage("backbone", {"backbone": config, "seed": seed, "data": data}, function)
+        inputs = {
+            "backbone": {k: v for k, v in config.items() if k != "seed"},
+            "seed": seed,
+            "side": side,
+            "classes": data.values["classes"],
+            "train": data.values["split"]["train"].tolist(),
+        }
+        return self.common("backbone", inputs, function)
+
+    def features(self, data: StageResult, encoder: ImageEncoder) -> dict[str, list[np.ndarray]]:
+        """Features by class: of all splits' classes and of every foreign set."""
+        marks = {"classes": data.values["classes"], **data.values["foreign"]}
+        found = {}
+        for name, mark in marks.items():
+
+            def function(_: StageContext, name: str = name) -> dict[str, Any]:
+                part: ClassImages = (
+                    self.images.classes if name == "classes" else self.images.foreign[name]
+                )
+                rows = [encoder.features(images) for images in part.images]
+                return {"features": np.concatenate(rows), "counts": [len(r) for r in rows]}
+
+            inputs = {"encoder": encoder.fingerprint(), "images": mark}
+            values = self.common(f"features-{name}", inputs, function).values
+            found[name] = np.split(values["features"], np.cumsum(values["counts"])[:-1])
+        return found
 
     def tables(
-        self, data: StageResult, backbone: StageResult
-    ) -> tuple[FeatureTransform, dict[str, TaskTable]]:
+        self, data: StageResult, encoder: ImageEncoder, raw: Mapping[str, list[np.ndarray]]
+    ) -> Tables:
         """The transform of features and the tasks of every set; recomputed, not stored."""
-        config, split = self.config.tasks, data.values["split"]
-        raw = backbone.values["features"]
-        width = raw["classes"].shape[-1]
-        transform = FeatureTransform.fit(raw["classes"][split["train"]], scale=width**0.5)
-        classes = np.asarray(transform.apply(raw["classes"]))
-        foreign = np.asarray(transform.apply(raw["foreign"]))
-        labels = data.values["foreign_labels"]
-        by_label = [foreign[labels == c] for c in range(labels.max() + 1)]
-        keys = jax.random.split(jax.random.key(self.config.seed), 4)
-        sizes = {"way": config.way, "shot": config.shot, "query": config.query}
-        return transform, {
-            "train": draw_tasks(
-                keys[0],
-                classes,
-                split["train"],
-                count=config.train,
-                target_shots=self.config.targets.shots,
-                **sizes,
-            ),
-            "validation": draw_tasks(
-                keys[1], classes, split["validation"], count=config.validation, **sizes
-            ),
-            "in_distribution": draw_tasks(
-                keys[2], classes, split["test"], count=config.test, **sizes
-            ),
-            "out_of_distribution": draw_tasks(
-                keys[3], by_label, np.arange(len(by_label)), count=config.test, **sizes
-            ),
+        config, seed = self.config.tasks, self.seed(self.config.tasks)
+        split = {
+            name: [raw["classes"][c] for c in ids] for name, ids in data.values["split"].items()
         }
+        width = split["train"][0].shape[-1]
+        transform = FeatureTransform.fit(
+            np.concatenate(split["train"]),
+            scale=width**0.5,
+            unit_first=self.config.transform.unit_first,
+        )
+        sets = {"train": split["train"], "validation": split["validation"]}
+        sets |= {IN_DISTRIBUTION: split["test"]}
+        sets |= {name: raw[name] for name in data.values["foreign"]}
+        features = {name: _by_class(transform, classes) for name, classes in sets.items()}
+        keys = dict(
+            zip(features, jax.random.split(jax.random.key(seed), len(features)), strict=True)
+        )
 
-    def heads(self, backbone: StageResult, tables: dict[str, TaskTable]) -> StageResult:
-        """The probe's feature length and ridge's penalty; the target heads and their space."""
+        def draw(name: str, index: int, **sizes: Any) -> TaskTable:
+            key = jax.random.fold_in(keys[name], index) if index else keys[name]
+            classes = features[name]
+            return draw_tasks(key, classes, np.arange(len(classes)), query=config.query, **sizes)
+
+        def of(name: str, count: int) -> dict[Setting, TaskTable]:
+            return {
+                s: draw(name, i, way=s.way, shot=s.shot, count=count)
+                for i, s in enumerate(self.settings)
+            }
+
+        train = {
+            shot: draw(
+                "train",
+                i,
+                way=config.way,
+                shot=shot,
+                count=config.train // len(config.shots),
+                target_shots=max(shot, self.config.targets.shots),
+            )
+            for i, shot in enumerate(config.shots)
+        }
+        counts = ("test", "train_query", "seed")
+        known = {
+            "seed": seed,
+            "tasks": {name: value for name, value in config.items() if name not in counts},
+            "encoder": encoder.fingerprint(),
+            "transform": self.config.transform,
+            "classes": data.values["classes"],
+            "split": {name: ids.tolist() for name, ids in data.values["split"].items()},
+            "targets": self.config.targets.shots,
+        }
+        tested = {"test": config.test, "foreign": data.values["foreign"]}
+        test = [IN_DISTRIBUTION, *data.values["foreign"]]
+        return Tables(
+            transform,
+            train,
+            of("validation", config.validation),
+            {name: of(name, config.test) for name in test},
+            fingerprint("learned from", known),
+            fingerprint("tasks", {**known, **tested}),
+        )
+
+    def baselines(self, tables: Tables) -> StageResult:
+        """What validation tasks choose for the probe, ridge and logistic regression."""
         config = self.config
 
-        def function(context: StageContext) -> dict[str, Any]:
-            table, validation = tables["train"], tables["validation"]
-            probe = {
-                k: config.probe[k] for k in ("steps", "learning_rate", "weight_decay", "use_bias")
-            }
-            chosen = choose_lengths(validation, probe, config.probe.lengths, config.ridge.l2)
-            with context.records.progress("heads", len(table)) as update:
-                if config.targets.kind == "lda":
-                    heads = training.fit_lda(table, shrinkage=config.targets.shrinkage)
-                else:
-                    heads = training.fit_heads(
-                        table, length=chosen["length"], report=update, **probe
-                    )
-            some = slice(0, 2000)
-            query, prototypes = table.query(some), table.prototypes()
-            temperature = training.best_head_temperature(
-                heads[some], query, tuple(config.targets.temperatures)
-            )
-            scales = tuple(config.targets.base_scales)
-            base = training.best_base_scale(prototypes[some], query, scales) if scales else 0.0
-            heads = heads / temperature
-            space = fit_head_space(
-                jnp.asarray(heads),
-                jnp.asarray(prototypes),
-                base_scale=base,
-                centred=config.targets.centred,
-                standardise=config.targets.standardised,
-            )
+        def function(_: StageContext) -> dict[str, Any]:
+            probe = {name: config.probe[name] for name in PROBE}
             return {
-                "heads": heads,
-                "space": {"base_scale": space.base_scale, "scale": space.scale},
-                "chosen": {**chosen, "target_temperature": temperature, "base_scale": base},
+                setting.name: choose_baselines(
+                    table,
+                    probe,
+                    lengths=config.probe.lengths,
+                    l2=config.ridge.l2,
+                    inverse_penalties=config.logistic.inverse_penalties,
+                )
+                for setting, table in tables.validation.items()
             }
 
         inputs = {
-            "tasks": config.tasks,
             "probe": config.probe,
             "ridge": config.ridge,
-            "targets": config.targets,
-            "seed": config.seed,
-            "backbone": backbone,
+            "logistic": config.logistic,
+            "tasks": tables.learned_from,
         }
-        return self.stage("heads", inputs, function)
+        return self.common("baselines", inputs, function)
+
+    def heads(self, tables: Tables, chosen: StageResult) -> StageResult:
+        """The target heads of all training tasks, and their space."""
+        config = self.config.targets
+        length = chosen.values[self.settings[0].name]["length"]
+        probe = {name: self.config.probe[name] for name in PROBE}
+
+        def function(context: StageContext) -> dict[str, Any]:
+            heads, temperatures, scales = {}, {}, {}
+            for shot, table in tables.train.items():
+                if config.kind == "lda":
+                    found = training.fit_lda(table, shrinkage=config.shrinkage)
+                else:
+                    with context.records.progress(f"heads of {shot} shots", len(table)) as update:
+                        found = training.fit_heads(table, length=length, report=update, **probe)
+                some = slice(0, 2000)
+                query, prototypes = table.query(some), table.prototypes(some)
+                temperature = training.best_head_temperature(
+                    found[some], query, tuple(config.temperatures)
+                )
+                grid = tuple(config.base_scales)
+                scales[shot] = training.best_base_scale(prototypes, query, grid) if grid else 0.0
+                heads[shot], temperatures[shot] = found / temperature, temperature
+            space = fit_head_space(
+                [jnp.asarray(found) for found in heads.values()],
+                [jnp.asarray(table.prototypes()) for table in tables.train.values()],
+                shots=tuple(heads),
+                base_scales=tuple(scales.values()),
+                centred=config.centred,
+                standardise=config.standardised,
+            )
+            return {
+                "heads": {str(shot): found for shot, found in heads.items()},
+                "space": {"base_scales": space.base_scales, "scale": space.scale},
+                "chosen": {
+                    "target_temperature": {str(k): v for k, v in temperatures.items()},
+                    "base_scale": {str(k): v for k, v in scales.items()},
+                },
+            }
+
+        inputs = {"targets": config, "probe": self.config.probe, "length": length}
+        return self.common("heads", {**inputs, "tasks": tables.learned_from}, function)
 
     def space(self, heads: StageResult) -> HeadSpace:
         """The head space of finished target heads."""
         arrays = jax.tree.map(jnp.asarray, heads.values["space"])
-        return HeadSpace(**arrays, centred=self.config.targets.centred)
+        shots = tuple(self.config.tasks.shots)
+        return HeadSpace(**arrays, shots=shots, centred=self.config.targets.centred)
 
-    def codec(self, heads: StageResult, tables: dict[str, TaskTable]) -> StageResult:
-        """The weight autoencoder and the statistics of its latents."""
-        config, seed = self.config.codec, self.config.seed
-        table, space = tables["train"], self.space(heads)
-        codec = self.codec_module(tables)
+    def examples(self, heads: StageResult, tables: Tables) -> list[Examples]:
+        """Training tasks with their heads, a table for each number of support images."""
+        found = heads.values["heads"]
+        return [Examples(table, found[str(shot)]) for shot, table in tables.train.items()]
 
-        def function(context: StageContext) -> dict[str, Any]:
-            variables = training.train_codec(
-                context,
-                codec,
-                space,
-                table,
-                heads.values["heads"],
-                recipe(config),
-                seed=seed,
-                query=self.config.tasks.train_query,
-                **{
-                    k: config[k]
-                    for k in ("reconstruction", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
-                },
-            )
-            statistics = training.fit_latent_statistics(
-                codec, variables, space, heads.values["heads"], table.prototypes()
-            )
-            shape = jax.eval_shape(
-                lambda h: codec.apply(variables, h, method="encode").mode(),
-                jax.ShapeDtypeStruct((1, *heads.values["heads"].shape[1:]), jnp.float32),
-            ).shape[1:]
-            return {
-                "variables": variables,
-                "latents": {"mean": statistics.mean, "std": statistics.std},
-                "latent_shape": list(shape),
-            }
 
-        return self.stage("codec", {"codec": config, "seed": seed, "heads": heads}, function)
-
-    def codec_module(self, tables: dict[str, TaskTable]) -> Any:
-        """The codec without its variables."""
-        width = tables["train"].features[0].shape[-1]
-        codec = self.config.codec.to_dict()
-        return build_codec({"way": self.config.tasks.way, "codec": codec}, width)
-
-    def caml_module(self) -> CAML:
-        """CAML without its variables."""
-        return CAML(**{name: self.config.caml[name] for name in CAML_SIZES})
-
-    def caml(self, backbone: StageResult, tables: dict[str, TaskTable]) -> StageResult:
-        """CAML on meta-train episodes; the best checkpoint on validation tasks."""
-        config, seed = self.config.caml, self.config.seed
-
-        def function(context: StageContext) -> dict[str, Any]:
-            variables = training.train_caml(
-                context,
-                self.caml_module(),
-                tables["train"],
-                recipe(config),
-                seed=seed,
-                query=config.query,
-                noise=config.noise,
-                validate=tables["validation"],
-            )
-            return {"variables": variables}
-
-        inputs = {"caml": config, "tasks": self.config.tasks, "seed": seed, "backbone": backbone}
-        return self.stage("caml", inputs, function)
-
-    def conditioner(self, caml: StageResult, tables: dict[str, TaskTable]) -> Conditioner:
-        """The condition of a task; recomputed, not stored."""
-        config = self.config.condition
-        module = self.caml_module()
-        variables = jax.tree.map(jnp.asarray, caml.values["variables"])
-        return training.fit_conditioner(
-            tuple(config.entries), tables["train"], module, variables, config.slot_tasks
-        )
-
-    def latents(
-        self, heads: StageResult, codec: StageResult, tables: dict[str, TaskTable]
-    ) -> LatentSpace:
-        """The latent space of a finished codec."""
-        values = jax.tree.map(jnp.asarray, codec.values)
-        return LatentSpace(
-            self.space(heads),
-            values["variables"],
-            Standardiser(**values["latents"]),
-            self.codec_module(tables),
-        )
+def _by_class(transform: FeatureTransform, classes: list[np.ndarray]) -> Any:
+    """Transformed features, as one array where all classes have equally many images."""
+    rows = [np.asarray(transform.apply(part)) for part in classes]
+    return np.stack(rows) if len({len(part) for part in rows}) == 1 else rows
 
 
 def recipe(part: ConfigDict) -> Recipe:

@@ -19,15 +19,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
+from flown_jax.few_shot.image_encoder import ImageEncoder
 from flown_jax.few_shot.parts import Parts, build
 from flown_jax.files import read_json, sha256_of, write_json, writing
 from flown_jax.models import heads as linear
+from flown_jax.models.heads import FeatureTransform
 from flown_jax.training.trees import load_tree, save_tree
 
 _ARRAYS, _DESCRIPTION = "arrays.safetensors", "meta_model.json"
 _NETWORKS = "networks.safetensors"
-_KIND, _FORMAT = "flown_jax meta-model", 1
-_CHUNK = 500
+_KIND, _FORMAT = "flown_jax meta-model", 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +102,13 @@ class MetaModel:
         return int(self.parts.description["way"])
 
     @property
+    def any_way(self) -> bool:
+        """Whether it makes heads of any number of classes: one code and one condition a class."""
+        return self.parts.latents.codec.by_class and self.parts.conditioner.caml is None
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C) of an image."""
+        """(H, W, C) of the images that it was trained on; see `ImageEncoder.side` for others."""
         return tuple(self.parts.description["image_shape"])
 
     def generate(
@@ -127,28 +133,30 @@ class MetaModel:
           sampling: `solver`, `steps`, `temperature` other than the trained defaults.
         Raises:
           UserError: images of another shape or not finite, another number of classes than the
-            model was trained for, a class without an image, a label that is no class.
+            model was trained for (where `any_way` does not hold), a class without an image, a
+            label that is no class.
         """
         images = self._images(images)
         classes, index = _classes(labels, class_names, len(images))
-        if len(classes) != self.way:
+        if len(classes) != self.way and not self.any_way:
             raise UserError(
                 f"the support set has {len(classes)} classes; this meta-model was trained for "
                 f"{self.way}."
             )
+        if len(classes) < 2:
+            raise UserError("the support set has one class; there is nothing to tell apart.")
         if samples < 1:
             raise UserError(f"samples is {samples}; at least 1 network must be drawn.")
-        features = self._features(images)
-        prototypes = jnp.stack([features[index == c].mean(0) for c in range(self.way)])
-        condition = self.parts.conditioner.of_images(
-            jnp.asarray(features), jnp.asarray(index), self.way
-        )
+        features, way = self._features(images), len(classes)
+        prototypes = np.stack([features[index == c].mean(0) for c in range(way)])
+        condition = self.parts.conditioner.of_images(jnp.asarray(features), jnp.asarray(index), way)
         heads, nfe = _sample(
             self.parts,
             jax.random.key(seed),
             prototypes[None, :, None],
             samples=samples,
             condition=condition,
+            shot=len(index) / way,
             **sampling,
         )
         return GeneratedNetworks(self, np.asarray(heads[:, 0]), tuple(classes), float(nfe))
@@ -156,12 +164,15 @@ class MetaModel:
     def _images(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
         height, width, channels = self.image_shape
-        wanted = f"(m, {height}, {width}, {channels})"
+        resized = bool(self.parts.encoder.side)
+        sides = "H, W" if resized else f"{height}, {width}"
+        wanted = f"(m, {sides}, {channels})"
         if channels == 1:
-            wanted = f"(m, {height}, {width}) or {wanted}"
+            wanted = f"(m, {sides}) or {wanted}"
         if images.ndim == 3 and channels == 1:
             images = images[..., None]
-        if images.ndim != 4 or images.shape[1:] != self.image_shape or not len(images):
+        fits = images.ndim == 4 and len(images) and images.shape[3] == channels
+        if not fits or not (resized or images.shape[1:] == self.image_shape):
             raise UserError(f"images have shape {images.shape}; the meta-model takes {wanted}.")
         if images.dtype == np.uint8:
             return images.astype(np.float32) / 255
@@ -176,12 +187,26 @@ class MetaModel:
             )
         return images.astype(np.float32)
 
+    def with_encoder(self, encoder: ImageEncoder) -> MetaModel:
+        """The same with another image encoder of the same features.
+
+        Raises:
+          UserError: features of another width than the meta-model was trained on.
+        """
+        model = dataclasses.replace(self, parts=self.parts.replace(encoder=encoder))
+        model._features(np.full((1, *self.image_shape), 0.5, np.float32))
+        return model
+
     def _features(self, images: np.ndarray) -> np.ndarray:
         """Transformed features (m, F) of checked images."""
-        out = []
-        for start in range(0, len(images), _CHUNK):
-            out.append(np.asarray(_features(self.parts, images[start : start + _CHUNK])))
-        return np.concatenate(out)
+        features = self.parts.encoder.features(images)
+        width = self.parts.transform.mean.shape[0]
+        if features.shape[1] != width:
+            raise UserError(
+                f"the image encoder {self.parts.encoder.kind} gives {features.shape[1]} features "
+                f"an image; this meta-model was trained on {width}."
+            )
+        return np.asarray(_transformed(self.parts.transform, features))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,9 +257,9 @@ class GeneratedNetworks:
         """The networks that `save` wrote, on the backbone of the same meta-model."""
         path = Path(path)
         values = load_tree(path / _NETWORKS if path.is_dir() else path)
-        width = model.parts.transform.mean.shape[0] + 1
-        if "heads" not in values or values["heads"].shape[1:] != (model.way, width):
-            raise UserError(f"{path} holds no heads ({model.way}, {width}) of this meta-model.")
+        shape = (len(values.get("classes", ())), model.parts.transform.mean.shape[0] + 1)
+        if "heads" not in values or values["heads"].shape[1:] != shape:
+            raise UserError(f"{path} holds no heads of {shape[1]} columns of this meta-model.")
         return cls(model, values["heads"], tuple(values["classes"]), values["nfe"])
 
 
@@ -242,9 +267,7 @@ class GeneratedNetworks:
 _sample = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
 
 
-@jax.jit
-def _features(parts: Parts, images: jax.Array) -> jax.Array:
-    return parts.transform.apply(parts.backbone.apply(parts.backbone_variables, images))
+_transformed = jax.jit(FeatureTransform.apply)
 
 
 def _classes(

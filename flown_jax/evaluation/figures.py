@@ -15,15 +15,21 @@ _GREY, _OURS, _RIVAL = "#9aa0a6", "#1a66b3", "#d9822b"
 
 
 def contact_sheet(
-    path: Path, images: np.ndarray, titles: Sequence[str], suptitle: str = ""
+    path: Path, images: Sequence[np.ndarray] | np.ndarray, titles: Sequence[str], suptitle: str = ""
 ) -> None:
-    """Images (rows, columns, H, W), uint8, a row for each title."""
-    rows, columns, height, width = images.shape
-    figure, axes = new_figure(rows, 1, (columns * 0.42 + 1.6, rows * 0.42 + 0.4))
+    """Pictures side by side, a row for each title.
+
+    Args:
+      images: uint8, grey (rows, columns, H, W) or (rows, columns, H, W, 1), or colour
+        (rows, columns, H, W, 3); rows of other sizes than their neighbours as a list.
+    """
+    columns = max(len(row) for row in images)
+    figure, axes = new_figure(len(images), 1, (columns * 0.42 + 1.6, len(images) * 0.42 + 0.4))
     for axis, row, title in zip(axes[:, 0], images, titles, strict=True):
-        axis.imshow(
-            row.transpose(1, 0, 2).reshape(height, columns * width), cmap="gray", vmin=0, vmax=255
-        )
+        count, height, width, *channels = row.shape
+        strip = row.swapaxes(0, 1).reshape(height, count * width, *channels)
+        # The limits and the colour map are for grey images alone; colour is drawn as it is.
+        axis.imshow(strip[..., 0] if channels == [1] else strip, cmap="gray", vmin=0, vmax=255)
         axis.set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -31,11 +37,13 @@ def contact_sheet(
     save_figure(figure, path)
 
 
-def accuracy_bars(path: Path, rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str]) -> None:
+def accuracy_bars(
+    path: Path, rows: Sequence[Mapping[str, Any]], sets: Mapping[str, str], table: str = "main"
+) -> None:
     """Accuracy of every method with its interval, a panel a set (set -> title)."""
     figure, axes = new_figure(1, len(sets), (5.2 * len(sets), 5.2))
     for axis, (name, title) in zip(axes[0], sets.items(), strict=True):
-        cells = pivot(rows, name, "main")
+        cells = pivot(rows, name, table)
         methods = list(cells)[::-1]
         values = np.array([cells[m]["accuracy"] for m in methods]) * 100
         colours = [_colour(m) for m in methods]

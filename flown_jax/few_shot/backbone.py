@@ -1,4 +1,4 @@
-"""The image encoder: ResNet-12, a classifier of the meta-train classes, then frozen."""
+"""The image encoder that is trained here: ResNet-12, a classifier of the meta-train classes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from flown_jax.errors import UserError
 from flown_jax.models.resnet12 import ResNet12
+from flown_jax.training.augmentation import augmentation as augmentation_named
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
 
-
-def as_input(images: jax.Array) -> jax.Array:
-    """Images (B, H, W) or (B, H, W, C), uint8, as the network takes them: NHWC in [0, 1]."""
-    images = images[..., None] if images.ndim == 3 else images
-    return images.astype(jnp.float32) / 255
+_CHUNK = 250  # images at a time where the accuracy is measured
+_MEASURED = 2000
 
 
 def train_backbone(
@@ -28,24 +27,36 @@ def train_backbone(
     recipe: Recipe,
     *,
     seed: int,
+    augmentation: str = "none",
 ) -> dict[str, Any]:
     """Variables of a classifier of the classes of `images`, and its last training accuracy.
 
     Args:
       module: with as many classes as `images` has.
-      images: uint8 (classes, m, H, W) or (..., C).
+      images: uint8 (classes, m, H, W, C), grey or colour; the network sees them in [0, 1].
+      seed: of the start, of the order of the images and of their changes.
+      augmentation: as in `training.augmentation`; it is part of the compiled step.
     Returns:
-      {"variables": {"params", "batch_stats"}, "train_accuracy"}.
+      {"variables": {"params", "batch_stats"}, "train_accuracy"}; the accuracy is that of up to
+      2000 of the images as they are, at their full side.
+    Raises:
+      UserError: an unknown augmentation, or images that are too small for the network.
     """
+    if images.ndim != 5 or len(images) != module.num_classes:
+        raise ValueError(
+            f"images {images.shape} must be (classes, m, H, W, C) with the network's "
+            f"{module.num_classes} classes."
+        )
+    augment = augmentation_named(augmentation)
+    _check_side(module, augment, images.shape[2:], augmentation)
     flat = images.reshape(-1, *images.shape[2:])
     labels = np.repeat(np.arange(len(images)), images.shape[1])
     variables = jax.jit(module.init)(jax.random.key(seed), as_input(jnp.asarray(flat[:1])))
 
     def loss_fn(params, key, batch, batch_stats):
-        del key
         logits, updated = module.apply(
             {"params": params, "batch_stats": batch_stats},
-            as_input(batch["images"]),
+            augment(key, as_input(batch["images"])),
             train=True,
             method="logits",
             mutable=["batch_stats"],
@@ -68,39 +79,49 @@ def train_backbone(
         extra=variables["batch_stats"],
     )
     trained = {"params": state.params, "batch_stats": state.extra}
-    sample = np.random.default_rng(seed).choice(len(flat), min(2000, len(flat)), replace=False)
-    logits = in_chunks(_logits, module, trained, flat[sample])
-    return {
-        "variables": trained,
-        "train_accuracy": float((logits.argmax(-1) == labels[sample]).mean()),
-    }
+    size = min(_CHUNK, len(flat))
+    count = min(_MEASURED, len(flat)) // size * size  # whole chunks: one compilation
+    sample = np.random.default_rng(seed).choice(len(flat), count, replace=False)
+    right = [
+        np.asarray(_logits(module, trained, flat[some])).argmax(-1) == labels[some]
+        for some in sample.reshape(-1, size)
+    ]
+    return {"variables": trained, "train_accuracy": float(np.mean(right))}
 
 
-def extract_features(module: ResNet12, variables: Any, images: np.ndarray) -> np.ndarray:
-    """Pooled features (..., F) of images (..., H, W), by the frozen network."""
-    flat = images.reshape(-1, *images.shape[-2:])
-    features = in_chunks(_features, module, variables, flat)
-    return features.reshape(*images.shape[:-2], -1)
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """Images uint8 (m, side, side, C) of images uint8 (m, H, W, C): bilinear, antialiased."""
+    if images.shape[1:3] == (side, side):
+        return images
+    chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
+    return np.concatenate([np.asarray(_resized(chunk, side)) for chunk in chunks])
 
 
-def in_chunks(
-    function: Any, module: ResNet12, variables: Any, rows: np.ndarray, size: int = 500
-) -> np.ndarray:
-    """A compiled function (module, variables, rows), applied to `size` rows at a time."""
-    out = []
-    for start in range(0, len(rows), size):
-        chunk = rows[start : start + size]
-        # One shape, one compilation: the last chunk is padded.
-        padded = np.concatenate([chunk, np.repeat(chunk[-1:], size - len(chunk), axis=0)])
-        out.append(np.asarray(function(module, variables, padded))[: len(chunk)])
-    return np.concatenate(out)
+@functools.partial(jax.jit, static_argnums=1)
+def _resized(images: jax.Array, side: int) -> jax.Array:
+    shape = (images.shape[0], side, side, images.shape[3])
+    out = jax.image.resize(images.astype(jnp.float32), shape, "bilinear", antialias=True)
+    return jnp.clip(jnp.round(out), 0, 255).astype(jnp.uint8)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _features(module: ResNet12, variables: Any, images: jax.Array) -> jax.Array:
-    return module.apply(variables, as_input(images))
+def as_input(images: jax.Array) -> jax.Array:
+    """Images (B, H, W, C), uint8, as the network takes them: float32 in [0, 1]."""
+    return images.astype(jnp.float32) / 255
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _logits(module: ResNet12, variables: Any, images: jax.Array) -> jax.Array:
     return module.apply(variables, as_input(images), method="logits")
+
+
+def _check_side(module: ResNet12, augment: Any, shape: tuple[int, ...], name: str) -> None:
+    """Refuses images that are too small once they are augmented."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    sides = jax.eval_shape(augment, jax.random.key(0), image).shape[1:3]
+    smallest = 2 ** len(module.channels)
+    if min(sides) < smallest:
+        cut = "" if name == "none" else f" after the augmentation {name}"
+        raise UserError(
+            f"the backbone's images have {sides[0]} x {sides[1]} pixels{cut}; the network takes "
+            f"no fewer than {smallest} x {smallest}."
+        )

@@ -77,6 +77,19 @@ def single(heads: Array, query: Array) -> Prediction:
     return Prediction(np.asarray(head_log_probs(heads[None], query)))
 
 
+def mixed_with_head(
+    prediction: Prediction, heads: Array, query: Array, weight: float
+) -> Prediction:
+    """A method's log-probabilities plus weighted logits of one head a task, normalised again.
+
+    Args:
+      prediction: of S = 1. heads: (T, n, F + 1). query: (T, n, q, F). weight: of the logits.
+    """
+    flat = query.reshape(query.shape[0], -1, query.shape[-1])
+    scores = prediction.log_probs + weight * np.asarray(linear.logits(heads, flat))[None]
+    return Prediction(np.asarray(jax.nn.log_softmax(scores)))
+
+
 def sampled(heads: Array, query: Array, support: Array, top: int) -> dict[str, Prediction]:
     """What can be made of S heads a task.
 
@@ -112,13 +125,14 @@ def rows_of(
 
     Args:
       predictions: by method.
-      references: name -> method that paired differences of accuracy are taken to.
+      references: name -> method that paired differences of accuracy are taken to; to the one
+        named `regression` also those of the likelihood.
       set_name: the set of tasks. table: the table's name.
       temperatures: by method, fitted elsewhere; adds the rows `nll_tempered`.
     Returns:
       Rows {"table", "method", "set", "metric", "value", "ci95", "n"}: metrics `accuracy` and
-      `accuracy_minus_NAME` (paired) as shares, `nll` in nats, `ece` as a share; ci95 is a half
-      width over the n tasks.
+      `accuracy_minus_NAME` (paired) as shares, `nll` and `nll_minus_regression` (paired) in nats,
+      `ece` as a share; ci95 is a half width over the n tasks.
     """
     others = {name: predictions[method].accuracy() for name, method in references.items()}
     rows = []
@@ -133,6 +147,9 @@ def rows_of(
             "nll": interval(prediction.nll()),
             "ece": prediction.ece(),
         }
+        if "regression" in references:
+            theirs = predictions[references["regression"]].nll()
+            figures["nll_minus_regression"] = paired_interval(prediction.nll(), theirs)
         if temperatures is not None:
             figures["nll_tempered"] = interval(prediction.tempered(temperatures[name]).nll())
         rows += [

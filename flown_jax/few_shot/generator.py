@@ -35,17 +35,21 @@ class LatentSpace:
     statistics: Standardiser
     codec: HeadCodec = struct.field(pytree_node=False)
 
-    def encode(self, heads: Array, prototypes: Array) -> Array:
-        """Standardised latents (B, ...) of heads (B, n, F + 1), by the posterior's mean."""
-        x1 = self.space.normalise(heads, prototypes)
+    def encode(self, heads: Array, base: Array) -> Array:
+        """Standardised latents (B, ...) of heads (B, n, F + 1), by the posterior's mean.
+
+        Args:
+          base: base heads (B, n, F + 1) of the same tasks, as `space.base` makes them.
+        """
+        x1 = self.space.normalise(heads, base)
         posterior = self.codec.apply(self.variables, x1, method="encode")
         return self.statistics.apply(posterior.mode())
 
-    def decode(self, z: Array, prototypes: Array) -> Array:
-        """Heads (B, n, F + 1) of standardised latents z (B, ...)."""
+    def decode(self, z: Array, base: Array) -> Array:
+        """Heads (B, n, F + 1) of standardised latents z (B, ...) and base heads (B, n, F + 1)."""
         latent = self.statistics.invert(z)
         x1 = self.codec.apply(self.variables, latent, method="decode")
-        return self.space.restore(x1, prototypes)
+        return self.space.restore(x1, base)
 
 
 @struct.dataclass
@@ -53,8 +57,9 @@ class Conditioner:
     """The condition y of a task from the features of its support images.
 
     Attributes:
-      entries: which of `features` (class means of the image features) and `caml` (class
-        embeddings of CAML with the support images in the query role, standardised per slot).
+      entries: which of `features` (class means of the image features), `shots` (log2 of the
+        number of images a class, which a mean does not tell) and `caml` (class embeddings of
+        CAML with the support images in the query role, standardised per slot).
       statistics: of the class embeddings over training tasks; None without CAML.
       variables: of CAML; None without it.
       caml: the module; None without it.
@@ -70,6 +75,8 @@ class Conditioner:
         condition = {}
         if "features" in self.entries:
             condition["features"] = support.mean(axis=2)
+        if "shots" in self.entries:
+            condition["shots"] = jnp.full((*support.shape[:2], 1), jnp.log2(support.shape[2]))
         if "caml" in self.entries and self.caml is not None:
             embeddings = class_embeddings(
                 self.caml, self.variables, support, query_source="support", chunk=chunk
@@ -88,6 +95,8 @@ class Conditioner:
         condition = {}
         if "features" in self.entries:
             condition["features"] = class_means(features, labels, way)[None]
+        if "shots" in self.entries:
+            condition["shots"] = jnp.log2(jnp.bincount(labels, length=way))[None, :, None]
         if "caml" in self.entries and self.caml is not None:
             tokens = self.caml.apply(
                 self.variables,
@@ -108,7 +117,7 @@ def sample_flow(
     params: Any,
     latents: LatentSpace,
     condition: Condition,
-    prototypes: Array,
+    base: Array,
     *,
     source: Callable[[Array, tuple[int, ...]], Array],
     latent_shape: tuple[int, ...],
@@ -122,7 +131,7 @@ def sample_flow(
     Args:
       key: of the source; sample s of a task does not depend on how many are drawn.
       velocity, params: the network.
-      condition: named arrays (T, n, E). prototypes: (T, n, F).
+      condition: named arrays (T, n, E). base: base heads (T, n, F + 1).
       source: x0 = source(key, shape). latent_shape: of one latent.
       samples: S. solver, steps: as in `flow.sampling.sample`.
       temperature: factor on the source.
@@ -131,11 +140,11 @@ def sample_flow(
     """
 
     def draw(key: Array) -> tuple[Array, Array]:
-        x0 = temperature * source(key, (prototypes.shape[0], *latent_shape))
+        x0 = temperature * source(key, (base.shape[0], *latent_shape))
         solution = sampling.sample(
             as_velocity(velocity, params), x0, condition, solver=solver, steps=steps
         )
-        return latents.decode(solution.x1, prototypes), jnp.mean(jnp.asarray(solution.nfe))
+        return latents.decode(solution.x1, base), jnp.mean(jnp.asarray(solution.nfe))
 
     heads, nfe = jax.lax.map(draw, _sample_keys(key, samples))
     return heads, nfe.mean()
@@ -147,7 +156,7 @@ def sample_diffusion(
     params: Any,
     latents: LatentSpace,
     condition: Condition,
-    prototypes: Array,
+    base: Array,
     *,
     schedule: diffusion.Schedule,
     latent_shape: tuple[int, ...],
@@ -158,7 +167,7 @@ def sample_diffusion(
 
     def draw(key: Array) -> tuple[Array, Array]:
         key_start, key_steps = jax.random.split(key)
-        start = jax.random.normal(key_start, (prototypes.shape[0], *latent_shape))
+        start = jax.random.normal(key_start, (base.shape[0], *latent_shape))
         solution = diffusion.sample_ddpm(
             as_noise_model(network, params, schedule),
             key_steps,
@@ -167,7 +176,7 @@ def sample_diffusion(
             schedule,
             steps=steps,
         )
-        return latents.decode(solution.x1, prototypes), jnp.asarray(solution.nfe)
+        return latents.decode(solution.x1, base), jnp.asarray(solution.nfe)
 
     heads, nfe = jax.lax.map(draw, _sample_keys(key, samples))
     return heads, nfe.mean()
@@ -178,7 +187,7 @@ def regress(
     params: Any,
     latents: LatentSpace,
     condition: Condition,
-    prototypes: Array,
+    base: Array,
     latent_shape: tuple[int, ...],
 ) -> Array:
     """One head a task by regression: the same network at x = 0, t = 0 gives the latent.
@@ -186,8 +195,8 @@ def regress(
     Returns:
       heads (T, n, F + 1).
     """
-    zeros = jnp.zeros((prototypes.shape[0], *latent_shape))
-    return latents.decode(network.apply(params, zeros, jnp.zeros(()), condition), prototypes)
+    zeros = jnp.zeros((base.shape[0], *latent_shape))
+    return latents.decode(network.apply(params, zeros, jnp.zeros(()), condition), base)
 
 
 def as_velocity(module: nn.Module, params: Any) -> Callable[[Array, Array, Any], Array]:

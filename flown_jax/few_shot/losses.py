@@ -59,15 +59,16 @@ def codec_loss(
     """Loss of the weight autoencoder (paper eq. 2 with the noise of A.3.2) plus the task loss.
 
     Args:
-      batch: `heads` (B, n, F + 1), `prototypes` (B, n, F), `query` (B, n, q, F).
+      batch: `heads` (B, n, F + 1), `prototypes` (B, n, F), `shot` (B,), `query` (B, n, q, F).
       reconstruction, kl_weight, sigma_in, sigma_lat: see `encoders.losses.vae_loss`.
       task_weight: of the query cross-entropy of the decoded heads.
     """
+    base = space.base(batch["prototypes"], batch["shot"])
     loss, aux = vae_loss(
         lambda x1: codec.apply(variables, x1, method="encode"),
         lambda z: codec.apply(variables, z, method="decode"),
         key,
-        space.normalise(batch["heads"], batch["prototypes"]),
+        space.normalise(batch["heads"], base),
         reconstruction=reconstruction,
         kl_weight=kl_weight,
         sigma_in=sigma_in,
@@ -80,7 +81,7 @@ def codec_loss(
         "latent_std": jnp.std(aux["latent"]),
     }
     if task_weight:
-        heads = space.restore(aux["w_hat"], batch["prototypes"])
+        heads = space.restore(aux["w_hat"], base)
         metrics["task"] = query_cross_entropy(heads, batch["query"])
         loss = loss + task_weight * metrics["task"]
     return loss, metrics
@@ -104,14 +105,14 @@ def flow_loss(
     The task loss is the query cross-entropy of the decoded one-step endpoint x_t + (1 - t) v.
 
     Args:
-      batch: `latent` (B, ...), `condition` of (B, n, E), `prototypes`, `query`.
+      batch: `latent` (B, ...), `condition` of (B, n, E), `prototypes`, `shot`, `query`.
       coupling: optimal transport pairs over the whole batch although every task has a condition
         of its own, which biases the flow (`flow.matching`); independent is the sound choice.
-      condition_noise: standard deviation of the noise on the condition (its entries have unit
-        variance); prototypes and queries stay clean.
+      condition_noise: standard deviation of the noise on the condition of one image a class
+        (entries have unit variance), over sqrt(shot) of more; prototypes and queries stay clean.
     """
     key_noise, key_flow = jax.random.split(key)
-    condition = noisy_condition(key_noise, batch["condition"], condition_noise)
+    condition = noisy_condition(key_noise, batch["condition"], condition_noise, batch["shot"])
     loss, aux = matching.cfm_loss(
         as_velocity(velocity, params),
         key_flow,
@@ -124,7 +125,7 @@ def flow_loss(
     )
     metrics = {"cfm": loss}
     if task_weight:
-        heads = latents.decode(aux["x1_hat"], batch["prototypes"])
+        heads = latents.decode(aux["x1_hat"], _base(latents, batch))
         metrics["task"] = query_cross_entropy(heads, batch["query"])
         loss = loss + task_weight * metrics["task"]
     return loss, metrics
@@ -147,12 +148,14 @@ def ensemble_loss(
     What is averaged at evaluation is trained here: -log mean_s p(query | head_s), Euler steps.
     """
     key_noise, key_source = jax.random.split(key)
-    condition = noisy_condition(key_noise, batch["condition"], condition_noise)
+    condition = noisy_condition(key_noise, batch["condition"], condition_noise, batch["shot"])
+
+    base = _base(latents, batch)
 
     def member(key: Array) -> Array:
         x0 = source(key, batch["latent"].shape)
         solution = sampling.sample(as_velocity(velocity, params), x0, condition, steps=steps)
-        heads = latents.decode(solution.x1, batch["prototypes"])
+        heads = latents.decode(solution.x1, base)
         return of_true_class(query_log_probs(heads, batch["query"]))
 
     log_probs = jax.vmap(member)(jax.random.split(key_source, members))
@@ -178,7 +181,7 @@ def diffusion_loss(
     prediction means little where almost all is noise.
     """
     key_noise, key_steps = jax.random.split(key)
-    condition = noisy_condition(key_noise, batch["condition"], condition_noise)
+    condition = noisy_condition(key_noise, batch["condition"], condition_noise, batch["shot"])
     loss, aux = diffusion.ddpm_loss(
         as_noise_model(network, params, schedule),
         key_steps,
@@ -189,7 +192,7 @@ def diffusion_loss(
     metrics = {"eps": loss}
     if task_weight:
         x0_hat = diffusion.predict_x0(schedule, aux["eps_hat"], aux["x_t"], aux["t"])
-        heads = latents.decode(x0_hat, batch["prototypes"])
+        heads = latents.decode(x0_hat, _base(latents, batch))
         log_probs = of_true_class(query_log_probs(heads, batch["query"])).mean((-1, -2))
         weight = jnp.asarray(schedule.alphas_cumprod, log_probs.dtype)[aux["t"]]
         metrics["task"] = -jnp.mean(weight * log_probs)
@@ -213,10 +216,10 @@ def regression_loss(
       task_weight: 0 regresses the latent of the training head (mean squared error), anything
         else trains on the queries alone, through the same frozen decoder as the flow.
     """
-    condition = noisy_condition(key, batch["condition"], condition_noise)
+    condition = noisy_condition(key, batch["condition"], condition_noise, batch["shot"])
     if task_weight:
         shape = batch["latent"].shape[1:]
-        heads = regress(network, params, latents, condition, batch["prototypes"], shape)
+        heads = regress(network, params, latents, condition, _base(latents, batch), shape)
         loss = query_cross_entropy(heads, batch["query"])
         return loss, {"task": loss}
     out = network.apply(params, jnp.zeros_like(batch["latent"]), jnp.zeros(()), condition)
@@ -224,11 +227,28 @@ def regression_loss(
     return loss, {"mse": loss}
 
 
-def noisy_condition(key: Array, condition: Mapping[str, Array], scale: float) -> dict[str, Array]:
-    """The condition with independent normal noise of this standard deviation on every entry."""
+def noisy_condition(
+    key: Array, condition: Mapping[str, Array], scale: float, shot: Array | float = 1
+) -> dict[str, Array]:
+    """The condition with independent normal noise of deviation scale / sqrt(shot) on its entries.
+
+    Images are what varies: the noise of a class mean falls with their number, and the entry
+    `shots`, which counts them, gets none.
+
+    Args:
+      condition: named arrays (B, n, E).
+      shot: images a class, scalar or (B,).
+    """
     names = sorted(condition)
     keys = jax.random.split(key, len(names))
+    size = scale / jnp.sqrt(jnp.asarray(shot, jnp.float32))[..., None, None]
     return {
-        name: condition[name] + scale * jax.random.normal(k, condition[name].shape)
+        name: condition[name]
+        if name == "shots"
+        else condition[name] + size * jax.random.normal(k, condition[name].shape)
         for name, k in zip(names, keys, strict=True)
     }
+
+
+def _base(latents: LatentSpace, batch: Batch) -> Array:
+    return latents.space.base(batch["prototypes"], batch["shot"])

@@ -16,13 +16,14 @@ from flax import linen as nn
 from flax import struct
 
 from flown_jax.conditioning import CAML, SlotStandardizer
+from flown_jax.few_shot import image_encoder
 from flown_jax.few_shot.codec import HeadCodec, Standardiser, make_codec
 from flown_jax.few_shot.generator import Conditioner, LatentSpace, sample_flow
+from flown_jax.few_shot.image_encoder import ImageEncoder
 from flown_jax.few_shot.networks import make_velocity
 from flown_jax.few_shot.space import HeadSpace
 from flown_jax.flow.sources import get_source
 from flown_jax.models.heads import FeatureTransform
-from flown_jax.models.resnet12 import ResNet12
 
 
 @struct.dataclass
@@ -31,7 +32,7 @@ class Parts:
 
     Attributes:
       text: the description as JSON text.
-      backbone, backbone_variables: images to features.
+      encoder: images to features.
       transform: features to the features that heads work on.
       conditioner: support features to the condition.
       latents: latents to heads.
@@ -39,8 +40,7 @@ class Parts:
     """
 
     text: str = struct.field(pytree_node=False)
-    backbone: ResNet12 = struct.field(pytree_node=False)
-    backbone_variables: Any
+    encoder: ImageEncoder
     transform: FeatureTransform
     conditioner: Conditioner
     latents: LatentSpace
@@ -67,23 +67,30 @@ class Parts:
         steps: int | None = None,
         temperature: float | jax.Array | None = None,
         condition: Mapping[str, jax.Array] | None = None,
+        shot: jax.Array | float | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Heads (S, T, n, F + 1) for support features (T, n, k, F), and the mean evaluations.
 
         Args:
           solver, steps, temperature: None takes the values chosen when the model was trained.
           condition: None makes it from the support.
+          shot: images a class that the support stands for; None for its k.
         """
         sampling = self.description["sampling"]
+        prototypes = support.mean(axis=2)
+        shape = self.latent_shape
+        if self.latents.codec.by_class:
+            # One code a class: any number of classes will do.
+            shape = (support.shape[1], *shape[1:])
         return sample_flow(
             key,
             self.velocity,
             self.velocity_params,
             self.latents,
             self.conditioner(support) if condition is None else condition,
-            support.mean(axis=2),
+            self.latents.space.base(prototypes, support.shape[2] if shot is None else shot),
             source=get_source(self.description["source"]),
-            latent_shape=self.latent_shape,
+            latent_shape=shape,
             samples=samples,
             solver=sampling["solver"] if solver is None else solver,
             steps=sampling["steps"] if steps is None else steps,
@@ -95,20 +102,20 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
     """The meta-model of a description and its arrays.
 
     Args:
-      description: `way`, `shot`, `image_shape`, `backbone` {channels}, `codec` {form, sizes},
+      description: `way`, `shots` (trained with), `image_shape`, `encoder` (as
+        `ImageEncoder.describe` gives it), `unit_first` (of the transform), `codec` {form, sizes},
         `caml` (sizes, or None), `condition` (entries), `velocity` {kind, sizes},
         `latent_shape`, `source`, `sampling` {solver, steps, temperature}, `centred`.
-      arrays: `backbone`, `transform`, `space`, `codec`, `latents`, `velocity` and, with CAML,
-        `caml` and `slots`.
+      arrays: `encoder` (but of a function), `transform`, `space`, `codec`, `latents`, `velocity`
+        and, with CAML, `caml` and `slots`.
     """
     arrays = jax.tree.map(jnp.asarray, arrays)
-    transform = FeatureTransform(**arrays["transform"])
+    transform = FeatureTransform(**arrays["transform"], unit_first=description["unit_first"])
     codec = build_codec(description, transform.mean.shape[0])
     caml = None if description["caml"] is None else CAML(**description["caml"])
     return Parts(
         text=json.dumps(description, sort_keys=True),
-        backbone=ResNet12(channels=tuple(description["backbone"]["channels"])),
-        backbone_variables=arrays["backbone"],
+        encoder=image_encoder.build(description["encoder"], arrays.get("encoder", {})),
         transform=transform,
         conditioner=Conditioner(
             None if caml is None else SlotStandardizer(**arrays["slots"]),
@@ -117,7 +124,11 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
             tuple(description["condition"]),
         ),
         latents=LatentSpace(
-            HeadSpace(**arrays["space"], centred=description["centred"]),
+            HeadSpace(
+                **arrays["space"],
+                shots=tuple(description["shots"]),
+                centred=description["centred"],
+            ),
             arrays["codec"],
             Standardiser(**arrays["latents"]),
             codec,

@@ -11,21 +11,29 @@ import numpy as np
 
 from flown_jax.few_shot.evaluation import sampled, single
 from flown_jax.few_shot.generator import Conditioner
+from flown_jax.few_shot.logistic import fit_logistic
 from flown_jax.few_shot.parts import Parts
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.few_shot.training import fit_heads
 from flown_jax.models import heads as linear
 
 
-def choose_lengths(
-    validation: TaskTable, probe: Mapping[str, Any], lengths: Sequence[float], l2: Sequence[float]
+def choose_baselines(
+    validation: TaskTable,
+    probe: Mapping[str, Any],
+    *,
+    lengths: Sequence[float],
+    l2: Sequence[float],
+    inverse_penalties: Sequence[float],
 ) -> dict[str, Any]:
-    """The probe's feature length and ridge's penalty with the best validation accuracy.
+    """The settings of the fitted baselines with the best validation accuracy.
 
     Args:
-      probe: as in `models.heads.fit_adamw`.
+      probe: as in `models.heads.fit_adamw`. lengths: of features, see `training.fit_heads`.
+      l2: ridge's penalties. inverse_penalties: logistic regression's, C.
     Returns:
-      {"length", "l2", "probe_accuracy" of each length, "ridge_accuracy" of each penalty}.
+      {"length", "l2", "inverse_penalty"} and the accuracy of every choice, {"probe_accuracy",
+      "ridge_accuracy", "logistic_accuracy"}.
     """
     query = jnp.asarray(validation.query())
     support = jnp.asarray(validation.support())
@@ -34,11 +42,15 @@ def choose_lengths(
         for length in lengths
     ]
     of_l2 = [single(linear.ridge(support, l2=a), query).accuracy().mean() for a in l2]
+    fitted = [fit_logistic(validation.support(), inverse_penalty=c) for c in inverse_penalties]
+    of_c = [single(jnp.asarray(heads), query).accuracy().mean() for heads in fitted]
     return {
         "length": float(lengths[int(np.argmax(of_length))]),
         "l2": float(l2[int(np.argmax(of_l2))]),
+        "inverse_penalty": float(inverse_penalties[int(np.argmax(of_c))]),
         "probe_accuracy": [float(a) for a in of_length],
         "ridge_accuracy": [float(a) for a in of_l2],
+        "logistic_accuracy": [float(a) for a in of_c],
     }
 
 

@@ -8,13 +8,13 @@ PyTorch state dict: the weight matrix row by row, then the biases.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
 from flown_jax.errors import UserError
-
-BASES = ("none", "class_mean")
 
 
 @struct.dataclass
@@ -22,50 +22,72 @@ class HeadSpace:
     """Heads to and from normalised targets x1.
 
     Attributes:
-      base_scale: alpha of the base head alpha (mu_c / |mu_c| - average over classes); 0 for none.
+      base_scales: (S,) alpha of the base head alpha (mu_c / |mu_c| - average over classes) for
+        each number of support images a class in `shots`; 0 for no base head.
       scale: (F + 1,) divisor of each column.
+      shots: (S,) ascending; between them alpha is interpolated over the logarithm.
       centred: whether the class average is removed.
     """
 
-    base_scale: Array
+    base_scales: Array
     scale: Array
+    shots: tuple[int, ...] = struct.field(pytree_node=False)
     centred: bool = struct.field(pytree_node=False)
 
-    def base(self, prototypes: Array) -> Array:
-        """Base heads (..., n, F + 1) of class means of the support `prototypes` (..., n, F)."""
+    def base(self, prototypes: Array, shot: Array | float) -> Array:
+        """Base heads (..., n, F + 1) of class means of the support.
+
+        Args:
+          prototypes: (..., n, F).
+          shot: images a class behind each, scalar or (...).
+        """
         unit = prototypes / jnp.maximum(jnp.linalg.norm(prototypes, axis=-1, keepdims=True), 1e-6)
-        weights = self.base_scale * _without_average(unit)
+        known = jnp.log(jnp.asarray(self.shots, prototypes.dtype))
+        alpha = jnp.interp(jnp.log(jnp.asarray(shot, prototypes.dtype)), known, self.base_scales)
+        weights = alpha[..., None, None] * _without_average(unit)
         return jnp.concatenate([weights, jnp.zeros_like(weights[..., :1])], axis=-1)
 
-    def normalise(self, heads: Array, prototypes: Array) -> Array:
-        """Targets x1 of heads, both (..., n, F + 1)."""
-        corrections = heads - self.base(prototypes)
+    def normalise(self, heads: Array, base: Array) -> Array:
+        """Targets x1 of heads and the base heads of their tasks, both (..., n, F + 1)."""
+        corrections = heads - base
         return (_without_average(corrections) if self.centred else corrections) / self.scale
 
-    def restore(self, x1: Array, prototypes: Array) -> Array:
+    def restore(self, x1: Array, base: Array) -> Array:
         """Heads of targets, both (..., n, F + 1): the inverse, up to the class average."""
         corrections = x1 * self.scale
-        corrections = _without_average(corrections) if self.centred else corrections
-        return self.base(prototypes) + corrections
+        return base + (_without_average(corrections) if self.centred else corrections)
 
 
 def fit_head_space(
-    heads: Array, prototypes: Array, *, base_scale: float, centred: bool, standardise: bool
+    heads: Sequence[Array],
+    prototypes: Sequence[Array],
+    *,
+    shots: Sequence[int],
+    base_scales: Sequence[float],
+    centred: bool,
+    standardise: bool,
 ) -> HeadSpace:
     """The space in which these heads have unit mean square in every column.
 
     Args:
-      heads: (T, n, F + 1) of training tasks. prototypes: (T, n, F) of the same tasks.
-      base_scale: alpha of the base head; 0 for none.
+      heads, prototypes: for each shot those of its training tasks, (T, n, F + 1) and (T, n, F).
+      shots: images a class, ascending.
+      base_scales: alpha of the base head at each; 0 for none.
       centred: remove the class average.
       standardise: divide by the root mean square of each column; else by 1.
     """
-    space = HeadSpace(jnp.asarray(base_scale, heads.dtype), jnp.ones(heads.shape[-1]), centred)
+    width = heads[0].shape[-1]
+    scales = jnp.asarray(base_scales, heads[0].dtype)
+    space = HeadSpace(scales, jnp.ones(width), tuple(shots), centred)
     if not standardise:
         return space
-    size = jnp.sqrt(jnp.mean(space.normalise(heads, prototypes) ** 2, axis=(0, 1)))
+    squares = [
+        jnp.mean(space.normalise(h, space.base(p, k)) ** 2, axis=(0, 1))
+        for h, p, k in zip(heads, prototypes, shots, strict=True)
+    ]
+    size = jnp.sqrt(jnp.mean(jnp.stack(squares), axis=0))
     # A column that is always zero (a fixed bias) stays as it is.
-    return HeadSpace(space.base_scale, jnp.where(size > 1e-8, size, 1.0), centred)
+    return space.replace(scale=jnp.where(size > 1e-8, size, 1.0))
 
 
 def to_vector(heads: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,11 @@ class TaskTable:
     def __len__(self) -> int:
         return len(self.episodes.classes)
 
+    @property
+    def shot(self) -> int:
+        """k, support images a class."""
+        return int(self.episodes.support.shape[-1])
+
     def take(self, tasks: slice) -> TaskTable:
         """The table of some of the tasks."""
         episodes = jax.tree.map(lambda indices: indices[tasks], self.episodes)
@@ -48,9 +53,9 @@ class TaskTable:
         """Features of the images that the target heads are fitted on, (t, n, m, F)."""
         return self._gather(tasks, self.targets[tasks])
 
-    def prototypes(self) -> np.ndarray:
-        """Class means of the support, (T, n, F)."""
-        return self.support().mean(axis=2)
+    def prototypes(self, tasks: Any = slice(None)) -> np.ndarray:
+        """Class means of the support, (t, n, F)."""
+        return self.support(tasks).mean(axis=2)
 
     def query_of(self, tasks: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
         """`count` random query images a class of some tasks, (t, n, count, F)."""
@@ -126,6 +131,7 @@ def make_batches(
         tasks = rng.integers(0, len(table), batch)
         entries: dict[str, Any] = {
             "prototypes": prototypes[tasks],
+            "shot": np.full(batch, table.shot, np.float32),
             "query": table.query_of(tasks, rng, query),
             **jax.tree.map(lambda a: a[tasks], arrays),
         }
@@ -135,7 +141,12 @@ def make_batches(
                 np.broadcast_to(np.arange(prototypes.shape[1]), prototypes[tasks].shape[:2]), axis=1
             )
             rows = np.arange(batch)[:, None]
-            entries = jax.tree.map(lambda a: a[rows, order], entries)
+            entries = jax.tree.map(lambda a: a[rows, order] if a.ndim > 1 else a, entries)
         return entries if prepare is None else prepare(entries)
 
     return batch_at
+
+
+def alternate(batches: Sequence[BatchAt]) -> BatchAt:
+    """The batches of several tables in turn, one table a step."""
+    return lambda step: batches[step % len(batches)](step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,11 +17,24 @@ from flown_jax.few_shot import losses
 from flown_jax.few_shot.codec import HeadCodec, Standardiser
 from flown_jax.few_shot.generator import Conditioner, LatentSpace
 from flown_jax.few_shot.space import HeadSpace
-from flown_jax.few_shot.tasks import TaskTable, make_batches
+from flown_jax.few_shot.tasks import BatchAt, TaskTable, alternate, make_batches
 from flown_jax.models import heads as linear
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
 from flown_jax.training.state import TrainState, averaged
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Training tasks of one number of support images a class, with their target heads.
+
+    Attributes:
+      table: of T tasks.
+      heads: (T, n, F + 1).
+    """
+
+    table: TaskTable
+    heads: np.ndarray
 
 
 def fit_heads(
@@ -88,16 +102,9 @@ def best_head_temperature(heads: np.ndarray, query: np.ndarray, grid: Sequence[f
 
 def best_base_scale(prototypes: np.ndarray, query: np.ndarray, grid: Sequence[float]) -> float:
     """The scale of the class-mean base head with the least query cross-entropy."""
-    ones = jnp.ones(prototypes.shape[-1] + 1)
-    scores = [
-        float(
-            losses.query_cross_entropy(
-                HeadSpace(jnp.asarray(s), ones, True).base(jnp.asarray(prototypes)),
-                jnp.asarray(query),
-            )
-        )
-        for s in grid
-    ]
+    space = HeadSpace(jnp.ones(1), jnp.ones(prototypes.shape[-1] + 1), (1,), True)
+    unit = space.base(jnp.asarray(prototypes), 1)
+    scores = [float(losses.query_cross_entropy(s * unit, jnp.asarray(query))) for s in grid]
     return grid[int(np.argmin(scores))]
 
 
@@ -105,8 +112,7 @@ def train_codec(
     context: StageContext,
     codec: HeadCodec,
     space: HeadSpace,
-    table: TaskTable,
-    heads: np.ndarray,
+    examples: Sequence[Examples],
     recipe: Recipe,
     *,
     seed: int,
@@ -116,14 +122,13 @@ def train_codec(
     """Variables of the weight autoencoder.
 
     Args:
-      table, heads: training tasks and their heads (T, n, F + 1).
+      examples: training tasks and their heads, one table a step in turn.
       query: query images a class a step, for the task loss.
       loss: as in `losses.codec_loss`.
     """
-    batch_at = make_batches(
-        table, {"heads": heads}, seed=seed, batch=recipe.batch, query=query, permute=True
-    )
-    variables = jax.jit(codec.init)(jax.random.key(seed), jnp.asarray(heads[:1]))
+    settings = {"seed": seed, "batch": recipe.batch, "query": query, "permute": True}
+    batch_at = alternate([make_batches(e.table, {"heads": e.heads}, **settings) for e in examples])
+    variables = jax.jit(codec.init)(jax.random.key(seed), jnp.asarray(examples[0].heads[:1]))
 
     def loss_fn(params, key, batch, extra):
         value, metrics = losses.codec_loss(codec, params, key, batch, batch["frozen"], **loss)
@@ -137,20 +142,20 @@ def fit_latent_statistics(
     codec: HeadCodec,
     variables: Any,
     space: HeadSpace,
-    heads: np.ndarray,
-    prototypes: np.ndarray,
+    examples: Sequence[Examples],
     chunk: int = 500,
 ) -> Standardiser:
     """Statistics of the posterior means of training heads: per entry, or per code dimension."""
 
     @jax.jit
-    def encode(variables: Any, space: HeadSpace, heads: Any, prototypes: Any) -> Any:
-        x1 = space.normalise(heads, prototypes)
+    def encode(variables: Any, space: HeadSpace, heads: Any, prototypes: Any, shot: Any) -> Any:
+        x1 = space.normalise(heads, space.base(prototypes, shot))
         return codec.apply(variables, x1, method="encode").mode()
 
     means = [
-        np.asarray(encode(variables, space, heads[i : i + chunk], prototypes[i : i + chunk]))
-        for i in range(0, len(heads), chunk)
+        np.asarray(encode(variables, space, e.heads[part], e.table.prototypes(part), e.table.shot))
+        for e in examples
+        for part in _chunks(len(e.heads), chunk)
     ]
     return Standardiser.fit(jnp.concatenate(means), (0, 1) if codec.by_class else (0,))
 
@@ -158,7 +163,7 @@ def fit_latent_statistics(
 def train_caml(
     context: StageContext,
     module: CAML,
-    table: TaskTable,
+    tables: Sequence[TaskTable],
     recipe: Recipe,
     *,
     seed: int,
@@ -169,10 +174,12 @@ def train_caml(
     """Variables of CAML, trained on meta-train episodes over frozen features, way-agnostic.
 
     Args:
+      tables: of training tasks, one a step in turn.
       query: query images a class an episode. noise: on the support features while training.
       validate: tasks whose accuracy chooses the checkpoint.
     """
-    batch_at = make_batches(table, {}, seed=seed, batch=recipe.batch, query=query, permute=True)
+    settings = {"seed": seed, "batch": recipe.batch, "query": query, "permute": True}
+    batch_at = alternate([make_batches(table, {}, **settings) for table in tables])
     first = batch_at(0)
     way, shot = first["support"].shape[1:3]
     variables = jax.jit(module.init)(
@@ -223,20 +230,22 @@ _predict = jax.jit(predict, static_argnums=0)
 
 
 def fit_conditioner(
-    entries: tuple[str, ...], table: TaskTable, caml: CAML | None, variables: Any, count: int
+    entries: tuple[str, ...],
+    tables: Sequence[TaskTable],
+    caml: CAML | None,
+    variables: Any,
+    count: int,
 ) -> Conditioner:
-    """The conditioner with slot statistics over the first `count` training tasks."""
+    """The conditioner with slot statistics over the first `count` tasks of each training table."""
     if "caml" not in entries or caml is None:
         return Conditioner(None, None, None, entries)
-    embeddings = jax.jit(
-        lambda v, s: class_embeddings(caml, v, s, query_source="support", chunk=250)
-    )(variables, table.support(slice(0, count)))
-    return Conditioner(SlotStandardizer.fit(embeddings), variables, caml, entries)
+    embed = jax.jit(lambda v, s: class_embeddings(caml, v, s, query_source="support", chunk=250))
+    embeddings = [embed(variables, table.support(slice(0, count))) for table in tables]
+    return Conditioner(SlotStandardizer.fit(jnp.concatenate(embeddings)), variables, caml, entries)
 
 
 def generator_batches(
-    table: TaskTable,
-    heads: np.ndarray,
+    examples: Sequence[Examples],
     conditioner: Conditioner,
     latents: LatentSpace,
     *,
@@ -248,38 +257,45 @@ def generator_batches(
     """Batches for flow, diffusion and regression: heads, latents, conditions, queries.
 
     Args:
+      examples: training tasks and their heads, one table a step in turn.
       permute: give the classes of each task a random order at every step; conditions and latents
         are then computed for that order, else once for all tasks.
     """
-    encode = functools.partial(jax.jit(LatentSpace.encode), latents)
+    encode = functools.partial(jax.jit(_encode), latents)
     condition = functools.partial(jax.jit(Conditioner.__call__), conditioner)
-    if permute:
 
-        def prepare(batch: dict[str, Any]) -> dict[str, Any]:
-            support = batch.pop("support")
-            batch["condition"] = condition(support)
-            batch["latent"] = encode(batch["heads"], batch["prototypes"])
-            return batch
+    def prepare(batch: dict[str, Any]) -> dict[str, Any]:
+        support = batch.pop("support")
+        batch["condition"] = condition(support)
+        batch["latent"] = encode(batch["heads"], batch["prototypes"], batch["shot"])
+        return batch
 
-        return make_batches(
-            table,
-            {"heads": heads},
-            seed=seed,
-            batch=batch,
-            query=query,
-            prepare=prepare,
-            permute=True,
-        )
-    prototypes = table.prototypes()
-    chunks = [slice(i, i + 1000) for i in range(0, len(table), 1000)]
-    known = [jax.tree.map(np.asarray, condition(table.support(c))) for c in chunks]
-    latent = [np.asarray(encode(heads[c], prototypes[c])) for c in chunks]
-    arrays = {
-        "heads": heads,
-        "latent": np.concatenate(latent),
-        "condition": jax.tree.map(lambda *parts: np.concatenate(parts), *known),
-    }
-    return make_batches(table, arrays, seed=seed, batch=batch, query=query)
+    def of_table(part: Examples) -> BatchAt:
+        settings: dict[str, Any] = {"seed": seed, "batch": batch, "query": query}
+        if permute:
+            arrays = {"heads": part.heads}
+            return make_batches(part.table, arrays, prepare=prepare, permute=True, **settings)
+        chunks = _chunks(len(part.heads), 1000)
+        known = [jax.tree.map(np.asarray, condition(part.table.support(c))) for c in chunks]
+        latent = [
+            np.asarray(encode(part.heads[c], part.table.prototypes(c), part.table.shot))
+            for c in chunks
+        ]
+        arrays = {
+            "latent": np.concatenate(latent),
+            "condition": jax.tree.map(lambda *parts: np.concatenate(parts), *known),
+        }
+        return make_batches(part.table, arrays, **settings)
+
+    return alternate([of_table(part) for part in examples])
+
+
+def _encode(latents: LatentSpace, heads: Any, prototypes: Any, shot: Any) -> jax.Array:
+    return latents.encode(heads, latents.space.base(prototypes, shot))
+
+
+def _chunks(count: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def train_generator(

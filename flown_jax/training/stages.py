@@ -2,19 +2,22 @@
 
 A stage is a folder workdir/stages/NAME: while it runs it holds running.json and progress/,
 where the stage's own checkpoints live; when it is finished it holds outputs.safetensors and
-stage.json, which is written last.
+stage.json, which is written last. A stage that several runs share is such a folder
+SHARED/NAME-FINGERPRINT with a lock beside it, so that one run computes and the others wait.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,7 @@ class StageResult:
       path: its folder.
       values: what its function returned, a nested dict of NumPy arrays and plain values.
       seconds: time it took, earlier attempts included.
+      reused: it was loaded by this call, not computed.
     """
 
     name: str
@@ -48,6 +52,7 @@ class StageResult:
     path: Path
     values: dict[str, Any] = field(repr=False)
     seconds: float
+    reused: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def stage(
     name: str,
     inputs: Mapping[str, Any],
     function: Callable[[StageContext], Mapping[str, Any]],
+    shared: str | Path | None = None,
 ) -> StageResult:
     """The stage's result: loaded if it is finished, else computed, resumed and finished.
 
@@ -76,6 +82,8 @@ def stage(
       inputs: all that the result depends on: JSON values, configs and StageResults.
       function: computes the result, a nested dict of arrays and plain values. It is called
         again after an interruption and finds its checkpoints in `context.directory`.
+      shared: a folder for results that runs share: a run with the same inputs uses the same
+        result, other inputs are another result, and of several runs at once one computes.
     Raises:
       UserError: the stage was begun or finished with other inputs (the first difference is
         named), its files are damaged, or the disk refuses.
@@ -83,13 +91,20 @@ def stage(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"a stage's name has letters, digits, '-', '_' and '.', not {name!r}")
     root = workdir.path if isinstance(workdir, Workdir) else Path(workdir)
-    plain = plain_values(inputs)
     mark = fingerprint(name, inputs)
-    folder = root / "stages" / name
-    if (folder / "stage.json").exists():
-        return _load(folder, name, mark, plain)
-    with writing(folder), _records(workdir, root) as records:
-        return _run(folder, name, mark, plain, function, records)
+    if shared is None:
+        folder = root / "stages" / name
+    else:
+        folder = Path(shared) / f"{name}-{mark[:16]}"
+    place = _Place(name, mark, plain_values(inputs), folder, shared is not None)
+    with writing(folder):
+        # Others may be reading a shared result: what a kill left there is removed under the lock.
+        if place.finished and not (place.shared and place.untidy):
+            return _load(place)
+        with _records(workdir, root) as records, _alone(place, records):
+            if place.finished:
+                return _load(place)
+            return _run(place, function, records)
 
 
 def fingerprint(name: str, inputs: Mapping[str, Any]) -> str:
@@ -122,64 +137,84 @@ def plain_values(value: Any, where: str = "inputs") -> Any:
     raise UserError(f"{where} must be JSON values or stage results, not {value!r:.80}")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A stage's folder and what must be found there."""
+
+    name: str
+    mark: str
+    inputs: Any
+    folder: Path
+    shared: bool
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "stage.json").exists()
+
+    @property
+    def untidy(self) -> bool:
+        return any((self.folder / left).exists() for left in ("running.json", "progress"))
+
+    @property
+    def damaged(self) -> str:
+        return f"stage {self.name} is damaged (remove {self.folder} to run it again)"
+
+
 def _run(
-    folder: Path,
-    name: str,
-    mark: str,
-    inputs: Any,
-    function: Callable[[StageContext], Mapping[str, Any]],
-    records: Records,
+    place: _Place, function: Callable[[StageContext], Mapping[str, Any]], records: Records
 ) -> StageResult:
-    progress = folder / "progress"
+    folder, progress = place.folder, place.folder / "progress"
     before = 0.0
     if (folder / "running.json").exists():
-        running = read_json(folder / "running.json", f"stage {name}")
-        _same(folder, name, mark, inputs, running, "begun")
+        running = read_json(folder / "running.json", f"stage {place.name}")
+        _same(place, running, "running.json")
         before = running["seconds"] + _worked(progress, running["started"])
     progress.mkdir(parents=True, exist_ok=True)
     started = time.time()
-    write_json(
-        folder / "running.json",
-        {"fingerprint": mark, "inputs": inputs, "seconds": before, "started": started},
-    )
-    values = function(StageContext(name, progress, records))
+    description = {"fingerprint": place.mark, "inputs": place.inputs}
+    write_json(folder / "running.json", {**description, "seconds": before, "started": started})
+    values = function(StageContext(place.name, progress, records))
     save_tree(folder / _OUTPUTS, values)
     finished = {
-        "name": name,
+        "name": place.name,
         "format": FORMAT,
-        "fingerprint": mark,
+        "fingerprint": place.mark,
         "sha256": sha256_of(folder / _OUTPUTS),
         "seconds": round(before + time.time() - started, 3),
-        "inputs": inputs,
+        "inputs": place.inputs,
     }
     write_json(folder / "stage.json", finished)
     _clean(folder)
-    return _load(folder, name, mark, inputs)
+    return replace(_load(place), reused=False)
 
 
-def _load(folder: Path, name: str, mark: str, inputs: Any) -> StageResult:
-    damaged = f"stage {name} is damaged (remove {folder} to run it again)"
-    stored = read_json(folder / "stage.json", damaged)
+def _load(place: _Place) -> StageResult:
+    stored = read_json(place.folder / "stage.json", f"{place.damaged}: its record")
     if not isinstance(stored, dict) or not {"fingerprint", "sha256", "seconds"} <= set(stored):
-        raise UserError(f"{damaged}: stage.json is not its record")
-    _same(folder, name, mark, inputs, stored, "finished")
-    outputs = folder / _OUTPUTS
+        raise UserError(f"{place.damaged}: stage.json is not its record")
+    _same(place, stored, "stage.json")
+    outputs = place.folder / _OUTPUTS
     if not outputs.exists() or sha256_of(outputs) != stored["sha256"]:
-        raise UserError(f"{damaged}: {_OUTPUTS} is missing or has changed since it was written")
+        raise UserError(
+            f"{place.damaged}: {_OUTPUTS} is missing or has changed since it was written"
+        )
     with contextlib.suppress(OSError):
-        _clean(folder)  # a kill between stage.json and the end leaves these behind
-    return StageResult(name, mark, folder, load_tree(outputs), stored["seconds"])
+        _clean(place.folder)  # a kill between stage.json and the end leaves these behind
+    values = load_tree(outputs)
+    return StageResult(place.name, place.mark, place.folder, values, stored["seconds"], reused=True)
 
 
-def _same(
-    folder: Path, name: str, mark: str, inputs: Any, stored: Mapping[str, Any], verb: str
-) -> None:
-    if stored.get("fingerprint") == mark:
+def _same(place: _Place, stored: Mapping[str, Any], file: str) -> None:
+    if stored.get("fingerprint") == place.mark:
         return
-    difference = _difference(stored.get("inputs"), inputs)
+    if place.shared:  # the folder is named after the fingerprint
+        raise UserError(f"{place.damaged}: {file} is not its record")
+    difference = _difference(stored.get("inputs"), place.inputs)
     what = "another version of flown_jax" if difference is None else difference
+    verb = "finished" if file == "stage.json" else "begun"
     raise UserError(
-        f"stage {name} in {folder.parent.parent} was {verb} with {what}: choose a new --workdir"
+        f"stage {place.name} in {place.folder.parent.parent} was {verb} with {what}: "
+        "choose a new --workdir"
     )
 
 
@@ -216,6 +251,33 @@ def _clean(folder: Path) -> None:
     (folder / "running.json").unlink(missing_ok=True)
     if (folder / "progress").exists():
         shutil.rmtree(folder / "progress")
+
+
+@contextlib.contextmanager
+def _alone(place: _Place, records: Records) -> Iterator[None]:
+    """A context that one process has at a time where the stage is shared; the others wait.
+
+    The lock ends with its process. Its file lies beside the folder, which a user may remove, and
+    stays: whoever removed it could let two in.
+    """
+    if not place.shared:
+        yield
+        return
+    shared = place.folder.parent
+    if shared.exists() and not shared.is_dir():
+        raise UserError(f"{shared} is a file: shared results need a folder")
+    shared.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(shared / f".{place.folder.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            records.note(f"{place.name}: another run is computing {place.folder}; waiting for it")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child would hold it open
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

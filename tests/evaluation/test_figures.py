@@ -47,6 +47,37 @@ def test_every_figure_becomes_a_picture(tmp_path):
     assert all(picture(path).size > 10_000 for path in folder.iterdir())
 
 
+def test_contact_sheet_shows_grey_and_colour_images_as_they_are(tmp_path):
+    grey = np.zeros((2, 3, 8, 8), np.uint8)
+    grey[0, 1], grey[1, 2] = 90, 180
+    colour = np.zeros((2, 3, 8, 8, 3), np.uint8)
+    colour[0, 1], colour[1, 2] = (200, 30, 60), (10, 120, 240)
+    for name, images in {
+        "grey": grey,
+        "channel": grey[..., None],
+        "same": np.repeat(grey[..., None], 3, axis=-1),
+        "colour": colour,
+        "sizes": [colour[0], np.repeat(np.repeat(colour[1], 3, axis=1), 3, axis=2)],
+    }.items():
+        figures.contact_sheet(tmp_path / f"{name}.png", images, ["one", "two"])
+    sheet = {path.stem: np.asarray(Image.open(path).convert("RGB")) for path in tmp_path.iterdir()}
+
+    def where(name, *value):
+        """Mean (row, column) of the pixels of a colour, as a share of the picture."""
+        found = np.argwhere((np.abs(sheet[name].astype(int) - value) <= 2).all(-1))
+        assert len(found) > 500
+        return found.mean(0) / sheet[name].shape[:2]
+
+    np.testing.assert_array_equal(sheet["grey"], sheet["channel"])
+    # Matplotlib rounds through its table of greys.
+    np.testing.assert_allclose(sheet["grey"].astype(int), sheet["same"], atol=2)
+    for name in ("colour", "sizes"):
+        first, second = where(name, 200, 30, 60), where(name, 10, 120, 240)
+        np.testing.assert_allclose(first, where("grey", 90, 90, 90), atol=0.01)
+        np.testing.assert_allclose(second, where("grey", 180, 180, 180), atol=0.01)
+        assert (first < second).all()
+
+
 def test_another_figure_depends_on_its_numbers(tmp_path):
     for name, factor in (("a", 1.0), ("b", 0.5), ("c", 1.0)):
         scaled = [{**row, "value": row["value"] * factor} for row in rows()]

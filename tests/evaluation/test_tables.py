@@ -24,6 +24,12 @@ def test_shares_are_percentages_and_differences_have_a_sign():
     assert tables.text_cell("nll", (1.5, 0.05)) == "1.500 ± 0.050"
     assert tables.text_cell("ece", (0.125, 0.01)) == "12.5 ± 1.0"
     assert tables.text_cell("ece", None) == ""
+    assert tables.text_cell("accuracy", (0.489, 0.007), (0.487, 0.491)) == (
+        "48.9 ± 0.7 (48.7 to 49.1)"
+    )
+    assert tables.text_cell("accuracy_minus_probe", (0.0, 0.01), (-0.01, 0.02)) == (
+        "+0.0 ± 1.0 (-1.0 to +2.0)"
+    )
 
 
 def test_markdown_has_a_line_a_method_and_a_cell_a_column():
@@ -35,6 +41,19 @@ def test_markdown_has_a_line_a_method_and_a_cell_a_column():
     assert lines[3] == "| `late` | 46.1 ± 3.1 | -3.9 ± 1.1 | 1.500 ± 0.050 |  | came late |"
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
     assert "remark" not in tables.markdown(rows(), "near")
+
+
+def test_a_mean_over_runs_shows_its_ends_in_its_own_table_only():
+    first, *others = rows()
+    ends = {**first, "smallest": 0.47, "largest": 0.53}
+    mixed = [ends, *others, *rows("other")]
+    lines = tables.markdown(mixed, "near").splitlines()
+    assert lines[2].startswith("| `linear_probe` | 50.0 ± 2.0 (47.0 to 53.0) | +0.0 ± 0.0 |")
+    assert lines[3] == tables.markdown(rows(), "near").splitlines()[3]
+    for name, table in (("far", "main"), ("near", "other")):
+        assert tables.markdown(mixed, name, table) == tables.markdown(
+            [*rows(), *rows("other")], name, table
+        )
 
 
 def test_the_screen_shows_every_set_within_80_columns(capsys):

@@ -1,0 +1,57 @@
+"""Parts that several variants of configs/fsl.py use."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def recipe(
+    steps: int, batch: int, learning_rate: float, weight_decay: float, **more: object
+) -> ConfigDict:
+    """A recipe of training, as `training.recipe.Recipe` takes it; a zero means none."""
+    values = ConfigDict(
+        {
+            "steps": steps,
+            "batch": batch,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "schedule": "cosine",
+            "warmup": 0,
+            "clip": 0.0,  # 0: none
+            "optimizer": "adamw",
+            "momentum": 0.9,
+            "nesterov": False,
+            "ema_decay": 0.0,  # 0: none
+            "save_every": 200,
+            "log_every": 50,
+            "validate_every": 0,  # 0: none
+        }
+    )
+    values.update(more)
+    return values
+
+
+def flat_unet(config: ConfigDict) -> None:
+    """The paper's shape at two cores' size: one flat latent 8x8x4 of the whole head, a UNet.
+
+    Args:
+      config: with `codec` and `velocity`, which are changed.
+    """
+    config.codec.form = "mlp"
+    config.codec.sizes = ConfigDict({"latent_shape": (8, 8, 4), "hidden_dim": 512})
+    config.velocity.kind = "unet"
+    config.velocity.sizes = ConfigDict(
+        {
+            "model_channels": 16,
+            "channel_mult": (1, 2),
+            "num_res_blocks": 1,
+            "num_heads": 2,
+            "num_groups": 8,
+            "use_scale_shift_norm": True,
+            "time_scale": 1000.0,
+            "embedding_dim": 128,
+            "injection": "both",
+            "condition_channels": 8,
+            "wide": True,
+        }
+    )
