@@ -44,6 +44,7 @@ def mini_imagenet(config: ConfigDict) -> None:
         kind="lda",
         temperatures=(1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
         base_scales=(0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8),
+        sharpened=True,
     )
     config.codec.update(kl_weight=1e-4, sigma_in=0.0, task_weight=3.0)
     config.caml.noise = 0.5
@@ -54,7 +55,7 @@ def mini_imagenet(config: ConfigDict) -> None:
     config.ddpm.update(task_weight=3.0, steps=25, samples=20)
     config.ddpm.recipe = config.flow.recipe.copy_and_resolve_references()
     config.regression.recipe = config.flow.recipe.copy_and_resolve_references()
-    config.sampling.update(steps=5, temperatures=(0.5, 0.7, 1.0), curve_tasks=200)
+    config.sampling.update(steps=5, temperatures=(0.7, 1.0, 1.3, 1.6), curve_tasks=200)
     for name, weight in (("flat_unet", 3.0), ("flat_unet_plain", 0.0)):
         part = ConfigDict(
             {

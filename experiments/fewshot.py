@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from experiments import command
 from experiments.fewshot_check import check
-from experiments.fewshot_generators import RIVALS, Designs, caml_module, train_caml
+from experiments.fewshot_generators import Designs, caml_module, train_caml
 from experiments.fewshot_measure import Evaluation, Trained, evaluate
 from experiments.fewshot_model import assemble
 from experiments.fewshot_report import contact_sheet, write
@@ -82,7 +82,8 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     model, parts = assemble(job, data, encoder, tables, heads, caml, design, flow)
     trained = Trained(
         parts,
-        *(rivals[name].values["params"] for name in RIVALS),
+        rivals["ddpm"].values["params"],
+        rivals["regression"].values["params"],
         (caml_module(config), caml.values["variables"]),
         {name: (other, found.values["params"]) for name, (other, found) in beside.items()},
     )

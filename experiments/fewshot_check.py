@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from experiments.fewshot_settings import settings
 from flown_jax.errors import UserError
+from flown_jax.few_shot import image_encoder
 from flown_jax.few_shot.networks import make_velocity
 from flown_jax.few_shot.parts import build_codec, tuples
 from flown_jax.flow.couplings import get_coupling
@@ -25,6 +26,11 @@ def check(config: ConfigDict) -> None:
       ValueError: in one sentence, from the part that does not fit.
     """
     found, tasks = settings(config), config.tasks
+    kinds = ("trained", *image_encoder.KINDS)
+    if config.encoder.kind not in kinds:
+        raise UserError(
+            f"encoder.kind is {config.encoder.kind!r}; it must be one of {', '.join(kinds)}."
+        )
     if config.targets.kind not in ("adamw", "lda"):
         raise UserError(f"targets.kind is {config.targets.kind!r}; it must be 'adamw' or 'lda'.")
     shots = tuple(tasks.shots)

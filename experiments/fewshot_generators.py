@@ -26,7 +26,6 @@ from flown_jax.training.stages import StageContext, StageResult
 
 CAML_SIZES = ("num_classes", "label_dim", "num_layers", "num_heads", "mlp_dim")
 _CODEC_LOSS = ("reconstruction", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
-RIVALS = ("ddpm", "regression")
 
 
 def caml_module(config: ConfigDict) -> CAML:
@@ -240,7 +239,7 @@ class Designs:
         def trained(loss: Any, part: ConfigDict, context: StageContext) -> dict[str, Any]:
             return {"params": self._train(context, design, loss, part)}
 
-        found = dict(zip(RIVALS, (diffusion_loss, regression_loss), strict=True))
+        found = {"ddpm": diffusion_loss, "regression": regression_loss}
         return {
             name: self._stage(design, name, config[name], partial(trained, loss, config[name]))
             for name, loss in found.items()

@@ -47,7 +47,7 @@ class Setting:
         if images < self.shot + query:
             raise UserError(
                 f"{self.name} tasks with {query} query images need {self.shot + query} images of "
-                f"each class; the smallest class of {where} has {images}."
+                f"each class; the smallest of {where} has {images}."
             )
 
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from experiments.fewshot_settings import Setting, settings
 from flown_jax.data import datasets
 from flown_jax.data.datasets import ClassImages, FewShotData
+from flown_jax.errors import UserError
 from flown_jax.few_shot import image_encoder, training
 from flown_jax.few_shot.backbone import resized, train_backbone
 from flown_jax.few_shot.image_encoder import ImageEncoder
@@ -40,6 +41,7 @@ class Tables:
     Attributes:
       transform: of the features.
       train: for each trained number of support images a class.
+      held_out: of validation classes, with the ways and shots of the training tasks.
       validation: for each setting.
       test: set name -> for each setting.
       learned_from: fingerprint of training and validation tasks and their features.
@@ -48,6 +50,7 @@ class Tables:
 
     transform: FeatureTransform
     train: dict[int, TaskTable]
+    held_out: dict[int, TaskTable]
     validation: dict[Setting, TaskTable]
     test: dict[str, dict[Setting, TaskTable]]
     learned_from: str
@@ -105,7 +108,7 @@ class FewShot:
                 "absent": list(images.absent),
             }
 
-        tasks = {"settings": self.config.tasks.settings, "query": self.config.tasks.query}
+        tasks = {name: self.config.tasks[name] for name in ("settings", "query", "way", "shots")}
         return self.stage("data", {"data": self.config.data, "tasks": tasks}, function)
 
     def _check_sizes(self, images: FewShotData) -> None:
@@ -116,12 +119,26 @@ class FewShot:
             ]
             for name, ids in images.split.items()
         }
-        parts |= {f"the classes of {name}": part.images for name, part in images.foreign.items()}
+        parts |= {
+            f"the classes of {name}": list(part.images) for name, part in images.foreign.items()
+        }
         trained = [Setting(self.config.tasks.way, shot) for shot in self.config.tasks.shots]
         for where, classes in parts.items():
             smallest = min(len(part) for part in classes)
             for setting in trained if where.startswith("the train") else self.settings:
                 setting.check(where, len(classes), smallest, self.config.tasks.query)
+
+    def _read(self, name: str, data: StageResult) -> ClassImages:
+        """The images `classes` or of a foreign set, if they are still those of the stage `data`."""
+        every: dict[str, ClassImages] = {"classes": self.images.classes, **self.images.foreign}
+        marks = {"classes": data.values["classes"], **data.values["foreign"]}
+        if name not in every or every[name].fingerprint() != marks[name]:
+            what = self.config.data.name if name == "classes" else name
+            raise UserError(
+                f"the images of {what} are no longer those that {self.workdir.path} was begun "
+                "with: choose a new --workdir."
+            )
+        return every[name]
 
     def encoder(self, data: StageResult) -> tuple[ImageEncoder, float | None]:
         """The image encoder, and its accuracy on its training images where it is trained here."""
@@ -147,7 +164,8 @@ class FewShot:
 
         def function(context: StageContext) -> dict[str, Any]:
             module = ResNet12(channels=tuple(config.channels), num_classes=len(train))
-            classes = [self.images.classes.images[c] for c in train]
+            every = self._read("classes", data).images
+            classes = [every[c] for c in train]
             count = min(len(part) for part in classes)
             if config.images_per_class:
                 count = min(count, config.images_per_class)
@@ -177,10 +195,7 @@ class FewShot:
         for name, mark in marks.items():
 
             def function(_: StageContext, name: str = name) -> dict[str, Any]:
-                part: ClassImages = (
-                    self.images.classes if name == "classes" else self.images.foreign[name]
-                )
-                rows = [encoder.features(images) for images in part.images]
+                rows = [encoder.features(images) for images in self._read(name, data).images]
                 return {"features": np.concatenate(rows), "counts": [len(r) for r in rows]}
 
             inputs = {"encoder": encoder.fingerprint(), "images": mark}
@@ -198,7 +213,7 @@ class FewShot:
         }
         width = split["train"][0].shape[-1]
         transform = FeatureTransform.fit(
-            np.concatenate(split["train"]),
+            jnp.asarray(np.concatenate(split["train"])),
             scale=width**0.5,
             unit_first=self.config.transform.unit_first,
         )
@@ -232,6 +247,10 @@ class FewShot:
             )
             for i, shot in enumerate(config.shots)
         }
+        held_out = {
+            shot: draw("validation", 100 + i, way=config.way, shot=shot, count=config.validation)
+            for i, shot in enumerate(config.shots)
+        }
         counts = ("test", "train_query", "seed")
         known = {
             "seed": seed,
@@ -247,6 +266,7 @@ class FewShot:
         return Tables(
             transform,
             train,
+            held_out,
             of("validation", config.validation),
             {name: of(name, config.test) for name in test},
             fingerprint("learned from", known),
@@ -285,7 +305,10 @@ class FewShot:
         probe = {name: self.config.probe[name] for name in PROBE}
 
         def function(context: StageContext) -> dict[str, Any]:
-            heads, temperatures, scales = {}, {}, {}
+            heads: dict[int, np.ndarray] = {}
+            temperatures: dict[int, float] = {}
+            scales: dict[int, float] = {}
+            sharpness: dict[int, float] = {}
             for shot, table in tables.train.items():
                 if config.kind == "lda":
                     found = training.fit_lda(table, shrinkage=config.shrinkage)
@@ -299,7 +322,15 @@ class FewShot:
                 )
                 grid = tuple(config.base_scales)
                 scales[shot] = training.best_base_scale(prototypes, query, grid) if grid else 0.0
-                heads[shot], temperatures[shot] = found / temperature, temperature
+                sharpness[shot] = 1.0
+                if config.sharpened:
+                    held = tables.held_out[shot]
+                    sharpness[shot] = training.excess_sharpness(
+                        (prototypes, query), (held.prototypes(), held.query())
+                    )
+                scales[shot] /= sharpness[shot]
+                temperatures[shot] = temperature * sharpness[shot]
+                heads[shot] = found / temperatures[shot]
             space = fit_head_space(
                 [jnp.asarray(found) for found in heads.values()],
                 [jnp.asarray(table.prototypes()) for table in tables.train.values()],
@@ -307,13 +338,19 @@ class FewShot:
                 base_scales=tuple(scales.values()),
                 centred=config.centred,
                 standardise=config.standardised,
+                sharpness=tuple(sharpness.values()),
             )
             return {
                 "heads": {str(shot): found for shot, found in heads.items()},
-                "space": {"base_scales": space.base_scales, "scale": space.scale},
+                "space": {
+                    "base_scales": space.base_scales,
+                    "scale": space.scale,
+                    "sharpness": space.sharpness,
+                },
                 "chosen": {
                     "target_temperature": {str(k): v for k, v in temperatures.items()},
                     "base_scale": {str(k): v for k, v in scales.items()},
+                    "sharpness": {str(k): v for k, v in sharpness.items()},
                 },
             }
 
@@ -334,7 +371,7 @@ class FewShot:
 
 def _by_class(transform: FeatureTransform, classes: list[np.ndarray]) -> Any:
     """Transformed features, as one array where all classes have equally many images."""
-    rows = [np.asarray(transform.apply(part)) for part in classes]
+    rows = [np.asarray(transform.apply(jnp.asarray(part))) for part in classes]
     return np.stack(rows) if len({len(part) for part in rows}) == 1 else rows
 
 

@@ -193,7 +193,11 @@ class MetaModel:
         Raises:
           UserError: features of another width than the meta-model was trained on.
         """
-        model = dataclasses.replace(self, parts=self.parts.replace(encoder=encoder))
+        arrays = {name: part for name, part in self.arrays.items() if name != "encoder"}
+        if encoder.variables:
+            arrays["encoder"] = encoder.variables
+        about = {**self.parts.description, "encoder": encoder.describe()}
+        model = dataclasses.replace(self, parts=build(about, arrays), arrays=arrays)
         model._features(np.full((1, *self.image_shape), 0.5, np.float32))
         return model
 

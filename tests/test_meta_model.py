@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flown_jax import GeneratedNetworks, MetaModel
 from flown_jax.errors import UserError
-from flown_jax.few_shot.parts import build
+from flown_jax.few_shot.image_encoder import from_function, from_module
+from flown_jax.few_shot.parts import Parts, build
+from flown_jax.models.resnet12 import ResNet12
 from tests.few_shot import small
+from tests.layers.helpers import quick_jit
 
 ABOUT = small.description(entries=("caml", "features"))
 ARRAYS = small.arrays(ABOUT)
@@ -18,6 +23,39 @@ MODEL = MetaModel(build(ABOUT, ARRAYS), ARRAYS)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, small.SIDE, small.SIDE), dtype=np.uint8)
 LABELS = ["fox", "owl", "fox", "cat"]
 NETWORKS = MODEL.generate(IMAGES, LABELS, samples=3)
+
+
+def model_of(form="token", entries=("features", "shots"), side=0):
+    """A meta-model of other parts."""
+    about = small.description(form, entries, side)
+    arrays = small.arrays(about)
+    return MetaModel(build(about, arrays), arrays)
+
+
+ANY_WAY = model_of()
+
+
+def four_numbers(images):
+    """Features of an image encoder that is a function: means of four rows."""
+    return images.mean((2, 3))[:, ::4]
+
+
+def six_numbers(images):
+    """The same of another width."""
+    return images.mean((2, 3))[:, :6]
+
+
+def named(function):
+    return f"{__name__}:{function.__name__}"
+
+
+def resnet(width, **form):
+    """A random encoder of so many features."""
+    image = np.zeros((1, small.SIDE, small.SIDE, 1), np.float32)
+    network = ResNet12((4, 4, 4, width))
+    rng = np.random.default_rng(9)
+    variables = small.random_variables(rng, network.init, jax.random.key(0), image)
+    return from_module(network, variables, **form)
 
 
 def test_classes_keep_the_order_of_their_first_appearance():
@@ -71,8 +109,86 @@ def test_networks_are_saved_with_names_that_come_back_as_they_were(tmp_path):
     with pytest.raises(UserError, match="class names must be strings or numbers to be saved"):
         paired.save(tmp_path)
     MODEL.export(tmp_path)
-    with pytest.raises(UserError, match=r"holds no heads \(3, 5\) of this meta-model"):
+    with pytest.raises(UserError, match="holds no heads of 5 columns of this meta-model"):
         GeneratedNetworks.load(tmp_path / "arrays.safetensors", MODEL)
+
+
+def test_codes_of_classes_make_networks_of_any_number_of_classes(tmp_path):
+    assert ANY_WAY.any_way and not MODEL.any_way
+    for labels in (["a", "b", "a", "b"], ["a", "b", "c", "d"]):
+        networks = ANY_WAY.generate(IMAGES, labels, samples=2)
+        way = len(set(labels))
+        assert networks.heads.shape == (2, way, small.WIDTH + 1)
+        assert networks.predict(IMAGES).shape == (4, way)
+    again = GeneratedNetworks.load(networks.save(tmp_path), ANY_WAY)
+    assert again.classes == ("a", "b", "c", "d")
+    with pytest.raises(UserError, match="has one class; there is nothing to tell apart"):
+        ANY_WAY.generate(IMAGES, ["a"] * 4)
+
+
+def test_a_flat_latent_refuses_another_number_of_classes():
+    flat = model_of("mlp", ("features",))
+    assert not flat.any_way
+    assert flat.generate(IMAGES, LABELS, samples=1).heads.shape == (1, 3, small.WIDTH + 1)
+    with pytest.raises(UserError, match="has 4 classes; this meta-model was trained for 3"):
+        flat.generate(IMAGES, ["a", "b", "c", "d"])
+
+
+def test_generated_heads_are_those_of_the_parts():
+    networks = ANY_WAY.generate(IMAGES, ["a", "a", "b", "b"], samples=2, seed=3)
+    features = ANY_WAY._features(ANY_WAY._images(IMAGES))
+    support = jnp.asarray(features.reshape(1, 2, 2, small.WIDTH))
+    heads, _ = quick_jit(Parts.sample, static_argnames="samples")(
+        ANY_WAY.parts, jax.random.key(3), support, samples=2
+    )
+    np.testing.assert_allclose(networks.heads, heads[:, 0], atol=1e-4)
+
+
+def test_images_of_any_side_are_taken_where_they_are_resized():
+    model = model_of(side=small.SIDE)
+    same = model.generate(IMAGES, ["a", "b", "a", "b"], samples=2)
+    unresized = ANY_WAY.generate(IMAGES, ["a", "b", "a", "b"], samples=2)
+    np.testing.assert_allclose(same.heads, unresized.heads, atol=1e-5)
+    larger = IMAGES.repeat(2, axis=1).repeat(2, axis=2)
+    assert same.predict(larger[:, :20]).shape == (4, 2)
+    with pytest.raises(UserError, match=r"shape \(4, 32, 32, 1\); .* takes \(m, 16, 16\)"):
+        unresized.predict(larger)
+    colour = np.zeros((4, 20, 20, 3), np.uint8)
+    with pytest.raises(UserError, match=r"\(4, 20, 20, 3\); .* \(m, H, W\) or \(m, H, W, 1\)"):
+        model.generate(colour, LABELS)
+
+
+def test_a_function_may_be_the_image_encoder(tmp_path):
+    encoder = from_function(named(four_numbers), side=0, mirror=False)
+    model = ANY_WAY.with_encoder(encoder)
+    networks = model.generate(IMAGES, ["a", "b", "a", "b"], samples=2)
+    features = four_numbers(IMAGES[..., None] / np.float32(255))
+    np.testing.assert_allclose(
+        model._features(model._images(IMAGES)),
+        ANY_WAY.parts.transform.apply(features),
+        atol=1e-5,
+    )
+    # It goes with the model, which has no weights of another encoder any more.
+    loaded = MetaModel.load(model.export(tmp_path))
+    assert loaded.parts.encoder.describe() == encoder.describe()
+    assert "encoder" not in loaded.arrays and ANY_WAY.parts.encoder.kind == "resnet12"
+    again = loaded.generate(IMAGES, ["a", "b", "a", "b"], samples=2)
+    np.testing.assert_array_equal(again.heads, networks.heads)
+
+
+def test_another_network_of_the_same_features_is_carried_away(tmp_path):
+    other = resnet(small.WIDTH, side=small.SIDE, mirror=True)
+    loaded = MetaModel.load(ANY_WAY.with_encoder(other).export(tmp_path))
+    assert loaded.parts.encoder.fingerprint() == other.fingerprint()
+    assert ANY_WAY.parts.encoder.fingerprint() != other.fingerprint()
+
+
+def test_an_encoder_of_other_features_is_refused():
+    wider = from_function(named(six_numbers), side=0, mirror=False)
+    with pytest.raises(UserError, match="function gives 6 features an image; .* trained on 4"):
+        ANY_WAY.with_encoder(wider)
+    with pytest.raises(UserError, match="resnet12 gives 8 features an image; .* trained on 4"):
+        ANY_WAY.with_encoder(resnet(8))
 
 
 @pytest.mark.parametrize(

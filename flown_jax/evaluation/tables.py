@@ -22,11 +22,20 @@ _METRICS = {
     "nll": ("NLL", 1.0, 3),
     "nll_tempered": ("NLL tempered", 1.0, 3),
     "ece": ("ECE %", 100.0, 1),
+    "ece_tempered": ("ECE tempered %", 100.0, 1),
     "nll_minus_regression": ("NLL minus regression", 1.0, 3),
 }
 
 # What a table of all methods shows; the other differences stand in a table of their own.
-SUMMARY = ("accuracy", "accuracy_minus_probe", "nll", "nll_minus_regression", "nll_tempered", "ece")
+SUMMARY = (
+    "accuracy",
+    "accuracy_minus_probe",
+    "nll",
+    "nll_minus_regression",
+    "nll_tempered",
+    "ece",
+    "ece_tempered",
+)
 _ON_SCREEN = ("accuracy", "accuracy_minus_probe", "nll", "nll_tempered", "ece")
 _DIFFERENCE = "accuracy_minus_"
 

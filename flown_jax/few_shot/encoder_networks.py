@@ -39,6 +39,7 @@ _NETWORKS = {
     "resnet18": _Network("resnet18", "linear", ("conv1",), unused=("num_classes", "names")),
     "convnext": _Network("convnext", "head", ("stem_conv",)),
 }
+KINDS = tuple(_NETWORKS)
 _CLIP = {"form": "clip", "epsilon": 1e-5, "activation": "quick_gelu"}
 
 

@@ -128,7 +128,8 @@ def rows_of(
       references: name -> method that paired differences of accuracy are taken to; to the one
         named `regression` also those of the likelihood.
       set_name: the set of tasks. table: the table's name.
-      temperatures: by method, fitted elsewhere; adds the rows `nll_tempered`.
+      temperatures: by method, fitted elsewhere; adds the rows `nll_tempered` and
+        `ece_tempered`.
     Returns:
       Rows {"table", "method", "set", "metric", "value", "ci95", "n"}: metrics `accuracy` and
       `accuracy_minus_NAME` (paired) as shares, `nll` and `nll_minus_regression` (paired) in nats,
@@ -151,7 +152,9 @@ def rows_of(
             theirs = predictions[references["regression"]].nll()
             figures["nll_minus_regression"] = paired_interval(prediction.nll(), theirs)
         if temperatures is not None:
-            figures["nll_tempered"] = interval(prediction.tempered(temperatures[name]).nll())
+            tempered = prediction.tempered(temperatures[name])
+            figures["nll_tempered"] = interval(tempered.nll())
+            figures["ece_tempered"] = tempered.ece()
         rows += [
             {
                 "table": table,

@@ -24,6 +24,7 @@ from flown_jax.few_shot import encoder_weights
 from flown_jax.few_shot.encoder_function import Function
 
 _FUNCTION = "function"
+KINDS = (*networks.KINDS, _FUNCTION)
 _FIELDS = {"kind", "sizes", "side", "mean", "std", "mirror"}
 
 

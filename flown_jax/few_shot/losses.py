@@ -81,7 +81,7 @@ def codec_loss(
         "latent_std": jnp.std(aux["latent"]),
     }
     if task_weight:
-        heads = space.restore(aux["w_hat"], base)
+        heads = space.sharpened(space.restore(aux["w_hat"], base), batch["shot"])
         metrics["task"] = query_cross_entropy(heads, batch["query"])
         loss = loss + task_weight * metrics["task"]
     return loss, metrics
@@ -125,7 +125,7 @@ def flow_loss(
     )
     metrics = {"cfm": loss}
     if task_weight:
-        heads = latents.decode(aux["x1_hat"], _base(latents, batch))
+        heads = _decoded(latents, aux["x1_hat"], batch)
         metrics["task"] = query_cross_entropy(heads, batch["query"])
         loss = loss + task_weight * metrics["task"]
     return loss, metrics
@@ -150,12 +150,10 @@ def ensemble_loss(
     key_noise, key_source = jax.random.split(key)
     condition = noisy_condition(key_noise, batch["condition"], condition_noise, batch["shot"])
 
-    base = _base(latents, batch)
-
     def member(key: Array) -> Array:
         x0 = source(key, batch["latent"].shape)
         solution = sampling.sample(as_velocity(velocity, params), x0, condition, steps=steps)
-        heads = latents.decode(solution.x1, base)
+        heads = _decoded(latents, solution.x1, batch)
         return of_true_class(query_log_probs(heads, batch["query"]))
 
     log_probs = jax.vmap(member)(jax.random.split(key_source, members))
@@ -192,7 +190,7 @@ def diffusion_loss(
     metrics = {"eps": loss}
     if task_weight:
         x0_hat = diffusion.predict_x0(schedule, aux["eps_hat"], aux["x_t"], aux["t"])
-        heads = latents.decode(x0_hat, _base(latents, batch))
+        heads = _decoded(latents, x0_hat, batch)
         log_probs = of_true_class(query_log_probs(heads, batch["query"])).mean((-1, -2))
         weight = jnp.asarray(schedule.alphas_cumprod, log_probs.dtype)[aux["t"]]
         metrics["task"] = -jnp.mean(weight * log_probs)
@@ -220,6 +218,7 @@ def regression_loss(
     if task_weight:
         shape = batch["latent"].shape[1:]
         heads = regress(network, params, latents, condition, _base(latents, batch), shape)
+        heads = latents.space.sharpened(heads, batch["shot"])
         loss = query_cross_entropy(heads, batch["query"])
         return loss, {"task": loss}
     out = network.apply(params, jnp.zeros_like(batch["latent"]), jnp.zeros(()), condition)
@@ -248,6 +247,11 @@ def noisy_condition(
         else condition[name] + size * jax.random.normal(k, condition[name].shape)
         for name, k in zip(names, keys, strict=True)
     }
+
+
+def _decoded(latents: LatentSpace, z: Array, batch: Batch) -> Array:
+    """The heads of latents z, as task losses take them."""
+    return latents.space.sharpened(latents.decode(z, _base(latents, batch)), batch["shot"])
 
 
 def _base(latents: LatentSpace, batch: Batch) -> Array:

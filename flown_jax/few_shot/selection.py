@@ -60,18 +60,25 @@ def choose_temperature(
     """The temperature of the source whose averaged probabilities are likeliest on validation.
 
     Returns:
-      {"temperature", "grid", "nll" and "accuracy" of each, "mean_accuracy" of single heads}.
+      {"temperature", "grid", "nll", "ece" and "accuracy" of each, "mean_accuracy" of single
+      heads}.
     """
     support, query = jnp.asarray(validation.support()), jnp.asarray(validation.query())
     condition = jax.jit(Conditioner.__call__)(parts.conditioner, support)
     draw = jax.jit(Parts.sample, static_argnames=("samples",))
-    found: dict[str, list[float]] = {"nll": [], "accuracy": [], "mean_accuracy": []}
+    found: dict[str, list[float]] = {
+        "nll": [],
+        "ece": [],
+        "accuracy": [],
+        "mean_accuracy": [],
+    }
     for temperature in grid:
         heads, _ = draw(
             parts, key, support, samples=samples, temperature=temperature, condition=condition
         )
         made = sampled(heads, query, support, top=1)
         found["nll"].append(float(made["ensemble"].nll().mean()))
+        found["ece"].append(made["ensemble"].ece()[0])
         found["accuracy"].append(float(made["ensemble"].accuracy().mean()))
         found["mean_accuracy"].append(float(made["mean"].accuracy().mean()))
     best = int(np.argmin(found["nll"]))

@@ -27,12 +27,16 @@ class HeadSpace:
       scale: (F + 1,) divisor of each column.
       shots: (S,) ascending; between them alpha is interpolated over the logarithm.
       centred: whether the class average is removed.
+      sharpness: (S,) what logits are multiplied by in task losses, for each of `shots`: classes
+        that the image encoder was trained on are easier to tell apart than new ones, and a head
+        that is calibrated on them is too sure of itself on others. None for 1.
     """
 
     base_scales: Array
     scale: Array
     shots: tuple[int, ...] = struct.field(pytree_node=False)
     centred: bool = struct.field(pytree_node=False)
+    sharpness: Array | None = None
 
     def base(self, prototypes: Array, shot: Array | float) -> Array:
         """Base heads (..., n, F + 1) of class means of the support.
@@ -42,10 +46,21 @@ class HeadSpace:
           shot: images a class behind each, scalar or (...).
         """
         unit = prototypes / jnp.maximum(jnp.linalg.norm(prototypes, axis=-1, keepdims=True), 1e-6)
-        known = jnp.log(jnp.asarray(self.shots, prototypes.dtype))
-        alpha = jnp.interp(jnp.log(jnp.asarray(shot, prototypes.dtype)), known, self.base_scales)
-        weights = alpha[..., None, None] * _without_average(unit)
+        weights = self._of_shot(self.base_scales, shot) * _without_average(unit)
         return jnp.concatenate([weights, jnp.zeros_like(weights[..., :1])], axis=-1)
+
+    def sharpened(self, heads: Array, shot: Array | float) -> Array:
+        """The heads (..., n, F + 1) as task losses on training classes take them; see `sharpness`.
+
+        Args:
+          shot: images a class, scalar or (...).
+        """
+        return heads if self.sharpness is None else self._of_shot(self.sharpness, shot) * heads
+
+    def _of_shot(self, values: Array, shot: Array | float) -> Array:
+        """One of (S,) values for each shot, between them by the logarithm, (..., 1, 1)."""
+        known = jnp.log(jnp.asarray(self.shots, values.dtype))
+        return jnp.interp(jnp.log(jnp.asarray(shot, values.dtype)), known, values)[..., None, None]
 
     def normalise(self, heads: Array, base: Array) -> Array:
         """Targets x1 of heads and the base heads of their tasks, both (..., n, F + 1)."""
@@ -66,6 +81,7 @@ def fit_head_space(
     base_scales: Sequence[float],
     centred: bool,
     standardise: bool,
+    sharpness: Sequence[float] | None = None,
 ) -> HeadSpace:
     """The space in which these heads have unit mean square in every column.
 
@@ -75,10 +91,12 @@ def fit_head_space(
       base_scales: alpha of the base head at each; 0 for none.
       centred: remove the class average.
       standardise: divide by the root mean square of each column; else by 1.
+      sharpness: see `HeadSpace`.
     """
     width = heads[0].shape[-1]
     scales = jnp.asarray(base_scales, heads[0].dtype)
-    space = HeadSpace(scales, jnp.ones(width), tuple(shots), centred)
+    sharp = None if sharpness is None else jnp.asarray(sharpness, heads[0].dtype)
+    space = HeadSpace(scales, jnp.ones(width), tuple(shots), centred, sharp)
     if not standardise:
         return space
     squares = [
@@ -87,7 +105,7 @@ def fit_head_space(
     ]
     size = jnp.sqrt(jnp.mean(jnp.stack(squares), axis=0))
     # A column that is always zero (a fixed bias) stays as it is.
-    return space.replace(scale=jnp.where(size > 1e-8, size, 1.0))
+    return HeadSpace(scales, jnp.where(size > 1e-8, size, 1.0), tuple(shots), centred, sharp)
 
 
 def to_vector(heads: Array) -> Array:

@@ -108,6 +108,21 @@ def best_base_scale(prototypes: np.ndarray, query: np.ndarray, grid: Sequence[fl
     return grid[int(np.argmin(scores))]
 
 
+def excess_sharpness(
+    training: tuple[np.ndarray, np.ndarray], held_out: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """How much larger logits are best on training tasks than on tasks of new classes, at least 1.
+
+    Measured with class-mean heads alone: the ratio of their two best scales.
+
+    Args:
+      training, held_out: (prototypes (T, n, F), query (T, n, q, F)) of each.
+    """
+    grid = np.geomspace(0.05, 10.0, 100)
+    seen, new = (best_base_scale(*part, tuple(grid)) for part in (training, held_out))
+    return max(1.0, float(seen / new))
+
+
 def train_codec(
     context: StageContext,
     codec: HeadCodec,
@@ -126,7 +141,9 @@ def train_codec(
       query: query images a class a step, for the task loss.
       loss: as in `losses.codec_loss`.
     """
-    settings = {"seed": seed, "batch": recipe.batch, "query": query, "permute": True}
+    settings: dict[str, Any] = {"seed": seed, "batch": recipe.batch, "query": query}
+    # Without the support images all shots have batches of one shape: one compilation.
+    settings |= {"permute": True, "prepare": _without_support}
     batch_at = alternate([make_batches(e.table, {"heads": e.heads}, **settings) for e in examples])
     variables = jax.jit(codec.init)(jax.random.key(seed), jnp.asarray(examples[0].heads[:1]))
 
@@ -136,6 +153,10 @@ def train_codec(
 
     state = train(context, recipe, variables, loss_fn, batch_at, seed=seed, frozen=space)
     return averaged(state)
+
+
+def _without_support(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: entry for name, entry in batch.items() if name != "support"}
 
 
 def fit_latent_statistics(
@@ -178,7 +199,8 @@ def train_caml(
       query: query images a class an episode. noise: on the support features while training.
       validate: tasks whose accuracy chooses the checkpoint.
     """
-    settings = {"seed": seed, "batch": recipe.batch, "query": query, "permute": True}
+    settings: dict[str, Any] = {"seed": seed, "batch": recipe.batch, "query": query}
+    settings["permute"] = True
     batch_at = alternate([make_batches(table, {}, **settings) for table in tables])
     first = batch_at(0)
     way, shot = first["support"].shape[1:3]

@@ -23,6 +23,7 @@ def test_shares_are_percentages_and_differences_have_a_sign():
     assert tables.text_cell("accuracy_minus_probe", (-0.039, 0.011)) == "-3.9 ± 1.1"
     assert tables.text_cell("nll", (1.5, 0.05)) == "1.500 ± 0.050"
     assert tables.text_cell("ece", (0.125, 0.01)) == "12.5 ± 1.0"
+    assert tables.text_cell("nll_minus_regression", (0.02, 0.005)) == "+0.020 ± 0.005"
     assert tables.text_cell("ece", None) == ""
     assert tables.text_cell("accuracy", (0.489, 0.007), (0.487, 0.491)) == (
         "48.9 ± 0.7 (48.7 to 49.1)"
@@ -41,6 +42,40 @@ def test_markdown_has_a_line_a_method_and_a_cell_a_column():
     assert lines[3] == "| `late` | 46.1 ± 3.1 | -3.9 ± 1.1 | 1.500 ± 0.050 |  | came late |"
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
     assert "remark" not in tables.markdown(rows(), "near")
+
+
+def test_a_table_shows_the_chosen_metrics_in_its_own_order():
+    lines = tables.markdown(rows(), "near", shown=("nll", "accuracy")).splitlines()
+    assert lines[0] == "| method | accuracy % | NLL |"
+    assert lines[2] == "| `linear_probe` | 50.0 ± 2.0 | 1.250 ± 0.100 |"
+    # Other differences than the probe's are left to a table of their own.
+    more = [{**rows()[0], "metric": "accuracy_minus_caml"}, *rows()]
+    everything = tables.markdown(rows(), "near")
+    assert tables.markdown(more, "near", shown=tables.SUMMARY) == everything
+    assert "minus CAML" in tables.markdown(more, "near")
+
+
+def test_differences_of_a_method_have_a_line_a_rival_and_a_column_a_set():
+    def row(name, metric, value, method="late", table="main"):
+        cell = {"set": name, "metric": metric, "value": value, "ci95": 0.01, "n": 9}
+        return {"table": table, "method": method, **cell}
+
+    found = [
+        row("near", "accuracy_minus_caml", -0.02),
+        row("near", "accuracy_minus_ridge", 0.03),
+        row("far", "accuracy_minus_ridge", 0.05),
+        row("near", "accuracy", 0.5),
+        row("near", "nll_minus_regression", -0.1),
+        row("near", "accuracy_minus_logistic", 0.9, method="other"),
+        row("far", "accuracy_minus_probe", 0.9, table="other"),
+    ]
+    lines = tables.differences(found, SETS, "main", "late").splitlines()
+    assert lines == [
+        "| `late` | Near & known | Far |",
+        "|---|---|---|",
+        "| minus ridge | +3.0 ± 1.0 | +5.0 ± 1.0 |",
+        "| minus CAML | -2.0 ± 1.0 |  |",
+    ]
 
 
 def test_a_mean_over_runs_shows_its_ends_in_its_own_table_only():

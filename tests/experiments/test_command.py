@@ -30,7 +30,7 @@ def call(monkeypatch, capsys, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--config=configs/fsl.py:huge"], "no variant 'huge'; it has default, tiny, unet, paper"),
+        (["--config=configs/fsl.py:huge"], "no variant 'huge'; it has default, tiny, unet, mini_i"),
         (["--config=configs/nothing.py"], "there is no configuration file 'configs/nothing.py'"),
         (["--config.flow.recipe.step=3"], "the nearest is config.flow.recipe.steps"),
         (["--config.seed=two"], "--config.seed=two: a whole number is wanted"),
@@ -51,6 +51,7 @@ def test_a_wrong_command_line_is_one_sentence(monkeypatch, capsys, arguments, se
         ("--config.sampling.solver=magic", "solver 'magic' is unknown, expected one of euler"),
         ("--config.velocity.kind=unet", "velocity.kind 'unet' takes latents of 3 axes"),
         ("--config.targets.kind=none", "targets.kind is 'none'"),
+        ("--config.tasks.settings=('5-way',)", "tasks.settings has '5-way'"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence_at_once(

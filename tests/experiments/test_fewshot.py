@@ -21,12 +21,17 @@ from tests.parity.fixtures import ROOT
 METHODS = {
     "chance",
     "class_mean",
+    "cosine_class_mean",
     "linear_probe",
     "ridge",
+    "logistic_regression",
     "vae_reconstruction",
     "caml",
+    "caml_and_base",
     "regression",
+    "regression_noisy_ensemble",
     "ddpm_mean",
+    "ddpm_ensemble",
     "ddpm_top3_support",
     "flown_mean",
     "flown_ensemble",
@@ -34,18 +39,10 @@ METHODS = {
     "flown_top3_query",
     "flown_other_support",
 }
-STAGES = (
-    "data",
-    "backbone",
-    "heads",
-    "codec",
-    "caml",
-    "flow",
-    "ddpm",
-    "regression",
-    "model",
-    "evaluation",
-)
+MAIN = "5-way 1-shot"
+# In their order: what lies in the run's folder, and what lies beside it.
+STAGES = ("data", "caml", "codec", "flow", "ddpm", "regression", "model", "evaluation-5-way-1-shot")
+SHARED = {"backbone", "features-classes", "features-out_of_distribution", "baselines", "heads"}
 
 
 def command(workdir, *more: str) -> list[str]:
@@ -61,6 +58,20 @@ def command(workdir, *more: str) -> list[str]:
 
 # Compilation takes most of a tiny run; what is compared here does not need optimised programs.
 ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+def beside(workdir, name: str):
+    """A copy of a run in the same folder, with the same shared results, to be finished again."""
+    copy = workdir.with_name(name)
+    shutil.copytree(workdir, copy)
+    (copy / "results.json").unlink()
+    return copy
+
+
+def shared_results(workdir) -> dict[str, int]:
+    """When the shared results were written."""
+    found = sorted((workdir.parent / "shared").glob("*/stage.json"))
+    return {path.parent.name: path.stat().st_mtime_ns for path in found}
 
 
 def run(workdir, *more: str) -> subprocess.CompletedProcess:
@@ -86,17 +97,29 @@ def test_the_results_are_tidy_and_complete(finished):
     )
     assert results["experiment"] == "fewshot" and results["variant"] == "tiny"
     sets = {"in_distribution", "out_of_distribution"}
-    metrics = {"accuracy", "nll", "ece", "accuracy_minus_probe"}
+    metrics = {"accuracy", "nll", "ece", "accuracy_minus_probe", "nll_minus_regression"}
+    metrics |= {"accuracy_minus_logistic", "accuracy_minus_caml_and_base"}
     found = {(row["method"], row["set"], row["metric"]) for row in results["rows"]}
     assert {(m, s, k) for m in METHODS for s in sets for k in metrics} <= found
     for row in results["rows"]:
         assert set(row) == {"table", "method", "set", "metric", "value", "ci95", "n"}
+        assert row["table"] == MAIN
         assert np.isfinite(row["value"]) and row["ci95"] >= 0 and row["n"] == 20
     for method in METHODS:
         assert method in printed
     for name in ("results.md", "report.html", "config.json", "environment.json", "metrics.jsonl"):
         assert (workdir / name).stat().st_size > 0
     assert len(list((workdir / "figures").glob("*.png"))) >= 5
+    text = (workdir / "results.md").read_text()
+    assert f"## {MAIN}: paired differences of `flown_ensemble`" in text
+    assert f"## {MAIN}. {results['titles']['out_of_distribution']}" in text
+    assert printed.count(MAIN) == 1 and set(results["titles"]) == sets
+
+
+def test_stages_lie_in_the_run_or_beside_it(finished):
+    workdir, _ = finished
+    assert {path.name for path in (workdir / "stages").iterdir()} == set(STAGES)
+    assert {name.rsplit("-", 1)[0] for name in shared_results(workdir)} == SHARED
 
 
 def test_the_same_line_again_shows_what_is_there(finished):
@@ -129,28 +152,23 @@ def test_three_lines_give_networks_for_a_new_task(finished):
     np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
 
 
-def test_a_damaged_stage_is_named(finished, tmp_path):
-    workdir, _ = finished
-    copy = tmp_path / "copy"
-    shutil.copytree(workdir, copy)
+def test_a_damaged_stage_is_named(finished):
+    copy = beside(finished[0], "damaged")
     outputs = copy / "stages" / "model" / "outputs.safetensors"
     outputs.write_bytes(outputs.read_bytes()[:-5])
     with pytest.raises(UserError, match=r"outputs\.safetensors is missing or has changed"):
         MetaModel.restore(copy)
-    (copy / "results.json").unlink()
     refused = run(copy)
     assert refused.returncode == 2
     assert refused.stderr.strip().splitlines()[-1].startswith("error: stage model is damaged")
 
 
-@pytest.mark.parametrize("stage", ["flow", "evaluation"])
-def test_a_killed_run_ends_with_the_same_rows(finished, tmp_path, stage):
+@pytest.mark.parametrize("stage", ["flow", "evaluation-5-way-1-shot"])
+def test_a_killed_run_ends_with_the_same_rows(finished, stage):
     # Stages before the killed one are the finished run's: a finished stage is never done again, so
     # they are what an unbroken run would have made.
     workdir, _ = finished
-    copy = tmp_path / "copy"
-    shutil.copytree(workdir, copy)
-    (copy / "results.json").unlink()
+    copy, before = beside(workdir, f"killed-{stage}"), shared_results(workdir)
     for name in STAGES[STAGES.index(stage) :]:
         shutil.rmtree(copy / "stages" / name)
     process = subprocess.Popen(
@@ -175,6 +193,7 @@ def test_a_killed_run_ends_with_the_same_rows(finished, tmp_path, stage):
         json.loads((path / "results.json").read_text())["rows"] for path in (copy, workdir)
     )
     assert rows == expected
+    assert shared_results(workdir) == before
 
 
 def test_runs_are_compared_by_their_means(finished):
@@ -185,9 +204,12 @@ def test_runs_are_compared_by_their_means(finished):
         "seed": 1,
         "rows": [{**r, "value": r["value"] + 1} for r in results["rows"]],
     }
-    for row, mean in zip(results["rows"], mean_rows([results, other]), strict=True):
-        assert mean["value"] == pytest.approx(row["value"] + 0.5)
-        assert mean["ci95"] == pytest.approx(row["ci95"] / 2**0.5)
-        assert mean["n"] == 2 * row["n"]
+    # Runs of other tasks are independent; of the same ones a mean is as uncertain as each.
+    for tasks, factor, count in (("others", 0.5**0.5, 2), (results["tasks"], 1.0, 1)):
+        means = mean_rows([results, {**other, "tasks": tasks}])
+        for row, mean in zip(results["rows"], means, strict=True):
+            assert mean["value"] == pytest.approx(row["value"] + 0.5)
+            assert mean["ci95"] == pytest.approx(row["ci95"] * factor)
+            assert mean["n"] == count * row["n"]
     with pytest.raises(UserError, match="same seed"):
         mean_rows([results, results])

@@ -11,12 +11,15 @@ import numpy as np
 
 from flown_jax.conditioning import CAML
 from flown_jax.data.episodes import Episodes
+from flown_jax.few_shot.image_encoder import from_module
 from flown_jax.few_shot.networks import make_velocity
 from flown_jax.few_shot.parts import Parts, build, build_codec, tuples
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.models.resnet12 import ResNet12
 
 WAY, SHOT, WIDTH, SIDE = 3, 2, 4, 16
+CHANNELS = (4, 4, 4, WIDTH)
+SHOTS, BASE_SCALES = (1, 4), (0.5, 0.9)
 CODECS = {
     "token": ({"code_dim": 3, "hidden_dim": 8}, (WAY, 3)),
     "mlp": ({"latent_shape": (4, 4, 2), "hidden_dim": 8}, (4, 4, 2)),
@@ -40,16 +43,23 @@ VELOCITIES = {
 }
 
 
-def description(form: str = "token", entries: tuple[str, ...] = ("features",)) -> dict[str, Any]:
-    """JSON values of a meta-model of 3 classes, 16 x 16 images and 4 features."""
+def description(
+    form: str = "token", entries: tuple[str, ...] = ("features",), side: int = 0
+) -> dict[str, Any]:
+    """JSON values of a meta-model of 3 classes, 16 x 16 images and 4 features.
+
+    Args:
+      form: of the codec. entries: of the condition. side: that images are resized to; 0: none.
+    """
     sizes, latent_shape = CODECS[form]
     kind, velocity = VELOCITIES[form]
     caml = {"num_classes": 4, "label_dim": 4, "num_layers": 1, "num_heads": 2, "mlp_dim": 8}
     return {
         "way": WAY,
-        "shot": SHOT,
+        "shots": list(SHOTS),
         "image_shape": [SIDE, SIDE, 1],
-        "backbone": {"channels": [4, 4, 4, WIDTH]},
+        "encoder": from_module(ResNet12(CHANNELS), _backbone(0), side=side).describe(),
+        "unit_first": False,
         "codec": {"form": form, "sizes": _lists(sizes)},
         "caml": caml if "caml" in entries else None,
         "condition": list(entries),
@@ -65,18 +75,17 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     """Random arrays for a description; nothing is left at its zero initialisation."""
     rng = np.random.default_rng(seed)
     key, heads = jax.random.key(0), jnp.zeros((1, WAY, WIDTH + 1))
-    known = {"features": jnp.zeros((1, WAY, WIDTH))}
-    backbone = ResNet12(channels=tuple(about["backbone"]["channels"]))
+    known = {"features": jnp.zeros((1, WAY, WIDTH)), "shots": jnp.zeros((1, WAY, 1))}
     latent_shape = tuple(about["latent_shape"])
     shape = latent_shape[1:] if about["codec"]["form"] == "token" else latent_shape
     out: dict[str, Any] = {
-        "backbone": random_variables(rng, backbone.init, key, jnp.zeros((1, SIDE, SIDE, 1))),
+        "encoder": _backbone(seed),
         "transform": {
             "mean": 0.1 * rng.normal(size=WIDTH).astype(np.float32),
             "scale": np.float32(2.0),
         },
         "space": {
-            "base_scale": np.float32(0.7),
+            "base_scales": np.asarray(BASE_SCALES, np.float32),
             "scale": np.linspace(0.5, 1.5, WIDTH + 1, dtype=np.float32),
         },
         "codec": random_variables(rng, build_codec(about, WIDTH).init, key, heads),
@@ -107,7 +116,7 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
 
 @functools.cache
 def parts(form: str = "token", entries: tuple[str, ...] = ("features",), seed: int = 0) -> Parts:
-    """The meta-model of both."""
+    """The meta-model of both, without a side."""
     about = description(form, entries)
     return build(about, arrays(about, seed))
 
@@ -129,16 +138,24 @@ def perturbed(tree: Any, key: jax.Array, scale: float = 0.2) -> Any:
     )
 
 
-def table(tasks: int = 6, query: int = 4, seed: int = 0, targets: int = SHOT) -> TaskTable:
-    """Tasks over 5 classes of clustered random features."""
+def table(
+    tasks: int = 6,
+    query: int = 4,
+    seed: int = 0,
+    targets: int | None = None,
+    shot: int = SHOT,
+    way: int = WAY,
+) -> TaskTable:
+    """Tasks over 5 classes of clustered random features; `targets` None: the support."""
     rng = np.random.default_rng(seed)
+    targets = shot if targets is None else targets
     images = targets + query
     centres = rng.normal(size=(5, 1, WIDTH))
     features = (centres + 0.4 * rng.normal(size=(5, images, WIDTH))).astype(np.float32)
-    classes = np.stack([rng.permutation(5)[:WAY] for _ in range(tasks)])
-    drawn = rng.permuted(np.broadcast_to(np.arange(images), (tasks, WAY, images)), axis=-1)
+    classes = np.stack([rng.permutation(5)[:way] for _ in range(tasks)])
+    drawn = rng.permuted(np.broadcast_to(np.arange(images), (tasks, way, images)), axis=-1)
     target = drawn[..., :targets]
-    return TaskTable(features, Episodes(classes, target[..., :SHOT], drawn[..., targets:]), target)
+    return TaskTable(features, Episodes(classes, target[..., :shot], drawn[..., targets:]), target)
 
 
 def random_variables(rng: np.random.Generator, init: Any, *arguments: Any) -> Any:
@@ -152,6 +169,13 @@ def random_variables(rng: np.random.Generator, init: Any, *arguments: Any) -> An
         return normal / np.sqrt(max(np.prod(leaf.shape[:-1]), 25)).astype(leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(init, *arguments))
+
+
+@functools.cache
+def _backbone(seed: int) -> Any:
+    image = jnp.zeros((1, SIDE, SIDE, 1))
+    rng = np.random.default_rng((seed, 1))
+    return random_variables(rng, ResNet12(CHANNELS).init, jax.random.key(0), image)
 
 
 def _lists(sizes: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flown_jax.few_shot.evaluation import Prediction, head_log_probs, rows_of, sampled, single
+from flown_jax.few_shot.evaluation import (
+    Prediction,
+    head_log_probs,
+    mixed_with_head,
+    rows_of,
+    sampled,
+    single,
+)
 from tests.few_shot import small
 
 TABLE = small.table(tasks=12)
@@ -68,6 +75,7 @@ def test_rows_are_tidy_and_paired_differences_are_paired():
         "nll",
         "nll_tempered",
         "ece",
+        "ece_tempered",
     }
     assert figures["linear_probe", "accuracy_minus_probe"]["value"] == 0
     assert figures["linear_probe", "accuracy_minus_probe"]["ci95"] == 0
@@ -75,6 +83,50 @@ def test_rows_are_tidy_and_paired_differences_are_paired():
     assert figures["other", "accuracy_minus_probe"]["value"] == pytest.approx(difference.mean())
     same, tempered = figures["linear_probe", "nll"], figures["linear_probe", "nll_tempered"]
     assert tempered["value"] == pytest.approx(same["value"], rel=1e-6)
+
+
+def test_the_likelihood_is_compared_with_the_regression_alone():
+    predictions = {name: single(HEADS[i], QUERY) for i, name in enumerate(("a", "b", "c"))}
+    rows = rows_of(
+        predictions, references={"regression": "b", "caml": "c"}, set_name="far", table="t"
+    )
+    figures = {(row["method"], row["metric"]): row for row in rows}
+    assert {metric for _, metric in figures} == {
+        "accuracy",
+        "accuracy_minus_regression",
+        "accuracy_minus_caml",
+        "nll",
+        "nll_minus_regression",
+        "ece",
+    }
+    difference = predictions["a"].nll() - predictions["b"].nll()
+    found = figures["a", "nll_minus_regression"]
+    assert found["value"] == pytest.approx(difference.mean())
+    # Paired: of the differences, not of two intervals; Student's t of 11 degrees of freedom.
+    half = 2.201 * difference.std(ddof=1) / len(difference) ** 0.5
+    assert found["ci95"] == pytest.approx(half, rel=1e-3)
+    own = figures["b", "nll_minus_regression"]
+    assert own["value"] == own["ci95"] == 0
+    assert {(row["table"], row["set"]) for row in rows} == {("t", "far")}
+
+
+def test_a_head_of_weight_zero_leaves_a_prediction_as_it_is():
+    alone = single(HEADS[0], QUERY)
+    mixed = mixed_with_head(alone, HEADS[1], QUERY, 0.0)
+    np.testing.assert_allclose(mixed.log_probs, alone.log_probs, atol=1e-6)
+
+
+def test_a_mixture_multiplies_powers_of_the_probabilities():
+    first, second = single(HEADS[0], QUERY), single(HEADS[1], QUERY)
+    mixed = mixed_with_head(first, HEADS[1], QUERY, 2.0)
+    product = np.exp(first.log_probs) * np.exp(second.log_probs) ** 2
+    expected = product / product.sum(-1, keepdims=True)
+    np.testing.assert_allclose(np.exp(mixed.log_probs), expected, atol=1e-5)
+    # Two classes of logits a and b, and chance beside: weight 1 gives softmax(a, b).
+    heads = jnp.zeros((1, 2, 3)).at[0, :, 2].set(jnp.asarray([np.log(3.0), 0.0]))
+    chance = Prediction(np.full((1, 1, 2, 2), -np.log(2)))
+    mixed = mixed_with_head(chance, heads, jnp.zeros((1, 2, 1, 2)), 1.0)
+    np.testing.assert_allclose(np.exp(mixed.log_probs[0, 0]), [[0.75, 0.25]] * 2, rtol=1e-5)
 
 
 def test_the_fitted_temperature_mends_overconfidence():

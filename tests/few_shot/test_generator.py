@@ -14,10 +14,15 @@ from flown_jax.few_shot.parts import Parts, build
 from flown_jax.few_shot.selection import choose_temperature
 from flown_jax.flow import diffusion
 from tests.few_shot import small
+from tests.layers.helpers import quick_jit
 
 PARTS = {form: small.parts(form) for form in small.CODECS}
 SUPPORT = jnp.asarray(small.table().support())
-draw = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
+draw = quick_jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
+
+
+def _base(parts, support, shot=small.SHOT):
+    return parts.latents.space.base(support.mean(2), shot)
 
 
 @pytest.mark.parametrize("form", small.CODECS)
@@ -47,7 +52,51 @@ def test_heads_of_a_task_come_from_its_own_support():
     assert not np.allclose(heads[0, 1], again[0, 1], atol=1e-3)
 
 
-@pytest.mark.parametrize("entries", [("features",), ("caml",), ("caml", "features")])
+def test_codes_of_classes_make_heads_of_any_number_of_classes():
+    support = jnp.asarray(small.table(way=5).support())
+    five, _ = draw(PARTS["token"], jax.random.key(0), support, samples=2)
+    two, _ = draw(PARTS["token"], jax.random.key(0), support[:, :2], samples=2)
+    assert five.shape == (2, 6, 5, small.WIDTH + 1) and two.shape == (2, 6, 2, small.WIDTH + 1)
+    assert np.isfinite(five).all() and np.isfinite(two).all()
+    # What a class's row is depends on the classes beside it.
+    assert not np.allclose(two, five[:, :, :2], atol=1e-3)
+
+
+def test_the_shot_is_the_supports_unless_it_is_told():
+    parts = small.parts(entries=("features", "shots"))
+    key, one = jax.random.key(0), SUPPORT.mean(2, keepdims=True)
+    given, _ = draw(parts, key, SUPPORT, samples=2)
+    condition = parts.conditioner(SUPPORT)
+    told, _ = draw(parts, key, one, samples=2, condition=condition, shot=small.SHOT)
+    np.testing.assert_allclose(told, given, atol=1e-5)
+    other, _ = draw(parts, key, one, samples=2, condition=condition, shot=1)
+    assert not np.allclose(other, given, atol=1e-3)
+
+
+def test_what_is_decoded_is_a_correction_to_the_base_head():
+    latents = PARTS["token"].latents
+    z = jax.random.normal(jax.random.key(2), (6, small.WAY, 3))
+    base = _base(PARTS["token"], SUPPORT)
+    zero = jnp.zeros_like(base)
+    np.testing.assert_allclose(latents.decode(z, base), base + latents.decode(z, zero), atol=1e-5)
+    # Of heads, only what they add to it is coded.
+    np.testing.assert_allclose(latents.encode(base, base), latents.encode(zero, zero), atol=1e-5)
+
+
+def test_the_entry_shots_is_the_logarithm_of_the_images_a_class():
+    conditioner = Conditioner(None, None, None, ("shots",))
+    for shot, value in ((1, 0.0), (2, 1.0), (4, 2.0), (5, np.log2(5))):
+        (name, entry), *others = conditioner(jnp.ones((3, 4, shot, 7))).items()
+        assert name == "shots" and not others and entry.shape == (3, 4, 1)
+        np.testing.assert_allclose(entry, value, rtol=1e-6)
+    labels = jnp.asarray([0, 1, 1, 2, 2, 2, 2])
+    ragged = conditioner.of_images(jnp.ones((7, 5)), labels, 3)["shots"]
+    np.testing.assert_allclose(ragged, [[[0.0], [1.0], [2.0]]], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "entries", [("features",), ("caml",), ("caml", "features"), ("features", "shots")]
+)
 def test_the_condition_is_bitwise_independent_of_the_query_images(entries):
     conditioner = small.parts(entries=entries).conditioner
     table = small.table()
@@ -63,12 +112,13 @@ def test_the_condition_is_bitwise_independent_of_the_query_images(entries):
 
 
 def test_one_task_of_unequal_classes_has_the_condition_of_its_means():
-    conditioner = small.parts(entries=("caml", "features")).conditioner
+    conditioner = small.parts(entries=("caml", "features", "shots")).conditioner
     support = SUPPORT[:1]
     flat = support[0].reshape(-1, small.WIDTH)
     labels = jnp.repeat(jnp.arange(small.WAY), small.SHOT)
-    whole = jax.jit(Conditioner.__call__)(conditioner, support)
+    whole = quick_jit(Conditioner.__call__)(conditioner, support)
     ragged = conditioner.of_images(flat, labels, small.WAY)
+    assert set(ragged) == set(whole) == {"caml", "features", "shots"}
     for name in whole:
         np.testing.assert_allclose(ragged[name], whole[name], atol=1e-5)
     fewer = conditioner.of_images(flat[1:], labels[1:], small.WAY)
@@ -83,7 +133,7 @@ def test_the_diffusion_twin_draws_heads_with_its_own_count():
         parts.velocity_params,
         parts.latents,
         parts.conditioner(SUPPORT),
-        SUPPORT.mean(2),
+        _base(parts, SUPPORT),
         schedule=diffusion.iddpm_linear_schedule(50),
         latent_shape=parts.latent_shape,
         samples=2,

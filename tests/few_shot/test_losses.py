@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from flown_jax import flow
+from flown_jax.encoders.losses import vae_loss
 from flown_jax.few_shot import losses
 from flown_jax.few_shot.generator import as_velocity
 from tests.few_shot import small
+from tests.layers.helpers import quick_jit
 
 PARTS = small.parts()
 TABLE = small.table()
@@ -20,16 +22,21 @@ def _batch() -> dict:
     support = jnp.asarray(TABLE.support())
     prototypes = support.mean(2)
     heads = jax.random.normal(jax.random.key(3), (len(TABLE), small.WAY, small.WIDTH + 1))
+    # Images a class differ from task to task: the base heads do, too.
+    shot = jnp.asarray([1.0, 4.0, 2.0] * 2)
+    base = PARTS.latents.space.base(prototypes, shot)
     return {
         "heads": heads,
         "prototypes": prototypes,
+        "shot": shot,
         "query": jnp.asarray(TABLE.query()),
         "condition": PARTS.conditioner(support),
-        "latent": PARTS.latents.encode(heads, prototypes),
+        "latent": PARTS.latents.encode(heads, base),
     }
 
 
 BATCH = _batch()
+BASE = PARTS.latents.space.base(BATCH["prototypes"], BATCH["shot"])
 
 
 def test_query_cross_entropy_is_the_mean_over_tasks_classes_and_images():
@@ -74,10 +81,20 @@ def test_the_flow_loss_without_task_loss_is_flow_matching():
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
     assert set(metrics) == {"cfm"}
     weighted, metrics = _flow_loss(2.0)
-    heads = PARTS.latents.decode(aux["x1_hat"], BATCH["prototypes"])
+    heads = PARTS.latents.decode(aux["x1_hat"], BASE)
     task = losses.query_cross_entropy(heads, BATCH["query"])
     assert float(metrics["task"]) == pytest.approx(float(task), rel=1e-5)
     assert float(weighted) == pytest.approx(float(expected + 2.0 * task), rel=1e-5)
+
+
+def test_the_latent_of_a_head_is_that_of_its_correction_to_its_own_base_head():
+    latents = PARTS.latents
+    x1 = latents.space.normalise(BATCH["heads"], BASE)
+    code = latents.codec.apply(latents.variables, x1, method="encode").mode()
+    np.testing.assert_allclose(BATCH["latent"], latents.statistics.apply(code), atol=1e-5)
+    # 4 images a class weigh more in the base head than 1.
+    sizes = jnp.linalg.norm(BASE[..., :-1], axis=(1, 2))
+    assert sizes[1] > 1.2 * sizes[0]
 
 
 def test_noise_changes_the_condition_and_nothing_else():
@@ -89,6 +106,34 @@ def test_noise_changes_the_condition_and_nothing_else():
     assert float(_flow_loss(0.0, noise=0.5)[0]) != float(_flow_loss(0.0)[0])
 
 
+def test_the_noise_of_a_mean_falls_with_its_images_and_their_number_has_none():
+    zeros, counts = jnp.zeros((3, 40, 50)), jnp.asarray([0.0, 1.0, 4.0])[:, None, None]
+    condition = {"features": zeros, "caml": zeros, "shots": jnp.broadcast_to(counts, (3, 40, 1))}
+    shot = jnp.asarray([1.0, 2.0, 16.0])
+    noisy = losses.noisy_condition(jax.random.key(1), condition, 0.4, shot)
+    np.testing.assert_array_equal(noisy["shots"], condition["shots"])
+    for name in ("features", "caml"):
+        np.testing.assert_allclose(noisy[name].std((1, 2)), 0.4 / np.sqrt(shot), rtol=0.06)
+        np.testing.assert_allclose(noisy[name].mean((1, 2)), 0.0, atol=0.05)
+    correlation = jnp.corrcoef(noisy["features"][0].ravel(), noisy["caml"][0].ravel())[0, 1]
+    assert abs(float(correlation)) < 0.1
+
+
+def test_the_losses_take_the_noise_of_each_tasks_shot():
+    many = {**BATCH, "shot": jnp.full(6, 1e6)}
+    arguments = (PARTS.velocity, PARTS.velocity_params, jax.random.key(2))
+    settings = {"task_weight": 0.0}
+    noisy, clean = (
+        losses.regression_loss(*arguments, many, PARTS.latents, condition_noise=n, **settings)[0]
+        for n in (0.5, 0.0)
+    )
+    assert float(noisy) == pytest.approx(float(clean), rel=1e-2)
+    few, _ = losses.regression_loss(
+        *arguments, BATCH, PARTS.latents, condition_noise=0.5, **settings
+    )
+    assert abs(float(few - clean)) > 2 * abs(float(noisy - clean))
+
+
 def test_one_member_of_the_ensemble_loss_is_a_plain_cross_entropy():
     arguments = (PARTS.velocity, PARTS.velocity_params, jax.random.key(1), BATCH, PARTS.latents)
     settings = {"source": flow.get_source("gaussian"), "condition_noise": 0.0, "steps": 2}
@@ -98,7 +143,7 @@ def test_one_member_of_the_ensemble_loss_is_a_plain_cross_entropy():
     end = flow.sample(
         as_velocity(PARTS.velocity, PARTS.velocity_params), x0, BATCH["condition"], steps=2
     )
-    heads = PARTS.latents.decode(end.x1, BATCH["prototypes"])
+    heads = PARTS.latents.decode(end.x1, BASE)
     expected = losses.query_cross_entropy(heads, BATCH["query"])
     assert float(one) == pytest.approx(float(expected), rel=1e-4)
 
@@ -117,7 +162,7 @@ def test_the_ensemble_loss_reaches_the_parameters_through_the_solver():
             steps=2,
         )[0]
 
-    gradient = jax.jit(jax.grad(loss))(PARTS.velocity_params)
+    gradient = quick_jit(jax.grad(loss))(PARTS.velocity_params)
     assert all(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(gradient["params"]["out"]))
 
 
@@ -131,3 +176,22 @@ def test_regression_fits_the_latent_or_the_queries():
     assert float(squared["mse"]) == pytest.approx(
         float(jnp.mean((out - BATCH["latent"]) ** 2)), rel=1e-5
     )
+
+
+def test_the_codec_loss_restores_heads_on_the_base_head_of_their_shot():
+    codec, variables, space = PARTS.latents.codec, PARTS.latents.variables, PARTS.latents.space
+    settings = {"reconstruction": "mse", "kl_weight": 0.1, "sigma_in": 0.0, "sigma_lat": 0.5}
+    key = jax.random.key(3)
+    plain, aux = vae_loss(
+        lambda x1: codec.apply(variables, x1, method="encode"),
+        lambda z: codec.apply(variables, z, method="decode"),
+        key,
+        space.normalise(BATCH["heads"], BASE),
+        **settings,
+    )
+    task = losses.query_cross_entropy(space.restore(aux["w_hat"], BASE), BATCH["query"])
+    found, metrics = losses.codec_loss(
+        codec, variables, key, BATCH, space, **settings, task_weight=2.0
+    )
+    assert float(metrics["task"]) == pytest.approx(float(task), rel=1e-5)
+    assert float(found) == pytest.approx(float(plain + 2.0 * task), rel=1e-5)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.few_shot.evaluation import sampled, single
-from flown_jax.few_shot.selection import choose_lengths, choose_temperature
+from flown_jax.few_shot.logistic import fit_logistic
+from flown_jax.few_shot.selection import choose_baselines, choose_temperature
 from flown_jax.models import heads as linear
 from tests.few_shot import small
 
@@ -14,9 +16,11 @@ PROBE = {"steps": 5, "learning_rate": 0.01, "weight_decay": 0.0, "use_bias": Fal
 VALIDATION = small.table(tasks=8, seed=3)
 
 
-def test_length_and_penalty_are_the_most_accurate_of_their_grids():
-    grid = (0.1, 1.0, 100.0)
-    chosen = choose_lengths(VALIDATION, PROBE, lengths=(0.5, 4.0), l2=grid)
+def test_length_and_penalties_are_the_most_accurate_of_their_grids():
+    grid, inverse = (0.1, 1.0, 100.0), (1e-4, 1.0)
+    chosen = choose_baselines(
+        VALIDATION, PROBE, lengths=(0.5, 4.0), l2=grid, inverse_penalties=inverse
+    )
     assert chosen["length"] == (0.5, 4.0)[int(np.argmax(chosen["probe_accuracy"]))]
     expected = [
         single(linear.ridge(VALIDATION.support(), l2=a), VALIDATION.query()).accuracy().mean()
@@ -24,6 +28,10 @@ def test_length_and_penalty_are_the_most_accurate_of_their_grids():
     ]
     np.testing.assert_allclose(chosen["ridge_accuracy"], expected, atol=1e-6)
     assert chosen["l2"] == grid[int(np.argmax(expected))]
+    heads = [fit_logistic(VALIDATION.support(), inverse_penalty=c) for c in inverse]
+    expected = [single(jnp.asarray(h), VALIDATION.query()).accuracy().mean() for h in heads]
+    np.testing.assert_allclose(chosen["logistic_accuracy"], expected, atol=1e-6)
+    assert chosen["inverse_penalty"] == inverse[int(np.argmax(expected))]
 
 
 def test_the_temperature_is_the_likeliest_of_its_grid_on_validation():

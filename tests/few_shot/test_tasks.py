@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from flown_jax.few_shot.tasks import draw_tasks, make_batches
+from flown_jax.few_shot.tasks import alternate, draw_tasks, make_batches
 from tests.few_shot import small
 
 SIZES = {"way": 3, "shot": 2, "query": 4, "count": 30}
@@ -84,6 +84,8 @@ def test_all_entries_of_a_batch_speak_of_the_same_classes(permute):
     np.testing.assert_array_equal(batch["prototypes"][..., 0], names)
     np.testing.assert_array_equal(batch["condition"]["features"][..., 0], names + 0.5)
     np.testing.assert_array_equal(batch["query"][..., 0], np.repeat(names[..., None], 3, -1))
+    # One number a task: it has no classes to give another order.
+    np.testing.assert_array_equal(batch["shot"], np.full(40, 2.0, np.float32))
     known = {tuple(row) for row in classes}
     if permute:
         np.testing.assert_array_equal(batch["support"][..., 0], np.repeat(names[..., None], 2, -1))
@@ -112,3 +114,19 @@ def test_prepare_sees_the_permuted_batch_last():
     )
     assert batch_at(0) is seen[0]
     np.testing.assert_allclose(seen[0]["support"].mean(2), seen[0]["prototypes"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("permute", [False, True])
+def test_tables_of_several_shots_take_turns(permute):
+    tables = [small.table(tasks=10, shot=shot) for shot in (1, 3, 2)]
+    options = {"seed": 4, "batch": 8, "query": 2, "permute": permute}
+    of_table = [make_batches(table, {}, **options) for table in tables]
+    batch_at = alternate(of_table)
+    for step in (5, 0, 1, 2, 3):
+        batch, expected = batch_at(step), of_table[step % 3](step)
+        jax.tree.map(np.testing.assert_array_equal, batch, expected)
+        np.testing.assert_array_equal(batch["shot"], tables[step % 3].shot)
+        if permute:
+            assert batch["support"].shape[2] == tables[step % 3].shot
+    only = alternate(of_table[:1])
+    jax.tree.map(np.testing.assert_array_equal, only(7), of_table[0](7))
