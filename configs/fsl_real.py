@@ -64,7 +64,7 @@ def mini_imagenet(config: ConfigDict) -> None:
             }
         )
         flat_unet(part)
-        part.condition.entries = ("features",)
+        part.condition.update(entries=("features",), noise=0.7)
         part.codec.task_weight = part.flow.task_weight = weight
         config.beside[name] = part
 
