@@ -122,3 +122,16 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
             train(images()[:, :, :3])
         with pytest.raises(ValueError, match="with the network's 3 classes"):
             train(images()[:2])
+
+
+def test_images_are_brought_to_a_side_without_moving_their_colours():
+    flat = np.full((3, 8, 10, 3), [10, 200, 77], np.uint8)
+    small = backbone.resized(flat, 4)
+    assert small.shape == (3, 4, 4, 3) and small.dtype == np.uint8
+    np.testing.assert_array_equal(small, np.full((3, 4, 4, 3), [10, 200, 77], np.uint8))
+    stripes = np.tile(np.asarray([0, 255], np.uint8), 4)[None, None, :, None].repeat(8, 1)
+    # Antialiased: stripes of one pixel become grey, not black or white.
+    assert np.abs(backbone.resized(stripes, 4).astype(int)[:, :, 1:3] - 127).max() < 40
+    assert backbone.resized(flat[:, :, :8], 8) is not flat
+    same = flat[:, :, :8]
+    assert backbone.resized(same, 8) is same

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from flown_jax import flow
 from flown_jax.encoders.losses import vae_loss
 from flown_jax.few_shot import losses
-from flown_jax.few_shot.generator import as_velocity
+from flown_jax.few_shot.generator import as_velocity, regress
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
@@ -195,3 +197,28 @@ def test_the_codec_loss_restores_heads_on_the_base_head_of_their_shot():
     )
     assert float(metrics["task"]) == pytest.approx(float(task), rel=1e-5)
     assert float(found) == pytest.approx(float(plain + 2.0 * task), rel=1e-5)
+
+
+def test_task_losses_are_those_of_sharper_heads():
+    """A head that is right for new classes is judged on training classes with sharper logits."""
+    count = len(PARTS.latents.space.shots)
+    sharper = dataclasses.replace(
+        PARTS.latents,
+        space=dataclasses.replace(PARTS.latents.space, sharpness=jnp.full(count, 1.7)),
+    )
+    condition, shape = BATCH["condition"], BATCH["latent"].shape[1:]
+    heads = regress(PARTS.velocity, PARTS.velocity_params, PARTS.latents, condition, BASE, shape)
+    loss, _ = losses.regression_loss(
+        PARTS.velocity,
+        PARTS.velocity_params,
+        jax.random.key(2),
+        BATCH,
+        sharper,
+        condition_noise=0.0,
+        task_weight=1.0,
+    )
+    expected = losses.query_cross_entropy(1.7 * heads, BATCH["query"])
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss) != pytest.approx(
+        float(losses.query_cross_entropy(heads, BATCH["query"])), rel=1e-3
+    )

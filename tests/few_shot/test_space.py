@@ -145,3 +145,17 @@ def test_vectors_are_laid_out_as_a_torch_state_dict():
 def test_a_vector_of_another_length_is_refused():
     with pytest.raises(UserError, match="a vector of length 25 is no head of 4 classes"):
         from_vector(jnp.zeros((2, 25)), 4)
+
+
+def test_task_losses_see_sharper_heads_between_the_known_shots_by_the_logarithm():
+    space = HeadSpace(jnp.ones(2), jnp.ones(6), (1, 4), True, jnp.asarray([1.4, 1.2]))
+    np.testing.assert_allclose(space.sharpened(HEADS, 1), 1.4 * HEADS, rtol=1e-6)
+    np.testing.assert_allclose(space.sharpened(HEADS, 9), 1.2 * HEADS, rtol=1e-6)
+    each = space.sharpened(HEADS, jnp.asarray([1.0, 2.0, 4.0, 9.0] * 5))
+    np.testing.assert_allclose(each[1], 1.3 * HEADS[1], rtol=1e-6)
+    np.testing.assert_allclose(each[2], 1.2 * HEADS[2], rtol=1e-6)
+    # Without it heads are what they are; and it is no part of what a head is turned into.
+    plain = HeadSpace(jnp.ones(2), jnp.ones(6), (1, 4), True)
+    assert plain.sharpened(HEADS, 1) is HEADS
+    base = space.base(PROTOTYPES, 1)
+    np.testing.assert_array_equal(space.restore(HEADS, base), plain.restore(HEADS, base))

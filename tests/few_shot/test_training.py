@@ -89,3 +89,20 @@ def test_the_base_scale_and_the_temperature_are_the_likeliest_of_their_grids():
     heads = np.asarray(space.base(jnp.asarray(prototypes), 1))
     found = training.best_head_temperature(heads, query, (1.0, 20.0, 400.0))
     assert found == 20.0
+
+
+def test_excess_sharpness_is_the_ratio_of_the_best_scales_and_never_below_one():
+    rng = np.random.default_rng(0)
+    prototypes = rng.normal(size=(200, 3, 8)).astype(np.float32)
+
+    def query(noise):
+        shift = noise * rng.normal(size=(200, 3, 6, 8))
+        return (prototypes[:, :, None] + shift).astype(np.float32)
+
+    easy, hard = (prototypes, query(0.7)), (prototypes, query(2.0))
+    excess = training.excess_sharpness(easy, hard)
+    assert excess > 1.5
+    assert training.excess_sharpness(hard, easy) == 1.0
+    # Features twice as long need logits half as sharp.
+    longer = (prototypes, 2 * hard[1])
+    assert training.excess_sharpness(hard, longer) == pytest.approx(2.0, rel=0.06)
