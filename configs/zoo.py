@@ -2,14 +2,16 @@
 
     python -m experiments.train_zoo                                      # handwritten digits
     python -m experiments.train_zoo --config=configs/zoo.py:tiny         # every stage, seconds
+    python -m experiments.train_zoo --config=configs/zoo.py:latin        # minutes on two cores
     python -m experiments.train_zoo --config=configs/zoo.py:mnist_short  # an hour on two cores
     python -m experiments.train_zoo --config=configs/zoo.py:mnist        # as published
 
-`digits` is embedded; the others need `python -m experiments.prepare_data` first. The variants
-that are named after a data set alone have the published hyper-parameters of the "Seed" zoos
-(Schuerholt et al., Model Zoos, 2022): 50 epochs in batches of 10, which is a GPU's work. From
-their initialisation U(0, 1) a network learns late; the `_short` ones begin at Kaiming's and stop
-early, the rest being the same. Any field can be set: --config.networks.count=1000.
+`digits`, `latin`, `greek` and `colour_symbols` are embedded; the others need `python -m
+experiments.prepare_data` first, and their variants that are named after a data set alone have the
+published hyper-parameters of the "Seed" zoos (Schuerholt et al., Model Zoos, 2022): 50 epochs in
+batches of 10, which is a GPU's work. From their initialisation U(0, 1) a network learns late; the
+`_short` ones begin at Kaiming's and stop early, the rest being the same. Any field can be set:
+--config.networks.count=1000.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ _PUBLISHED: dict[str, tuple[int, float, float, str, str, float, float, float]] =
     "cifar100": (3, 0.5, 0.5, "gelu", "kaiming_uniform", 1e-4, 1e-2, 0.16),  # CIFAR-10's
     "stl10": (3, 0.5, 0.5, "tanh", "kaiming_uniform", 1e-4, 1e-3, 0.16),
 }
+# Characters that are drawn: channels, mean and std of the training images.
+_GLYPHS = {"latin": (1, 0.18, 0.28), "greek": (1, 0.19, 0.29), "colour_symbols": (3, 0.5, 0.3)}
 _WITH_MEDIUM = ("cifar10", "cifar100", "stl10")
 # Epochs of the short variants.
 _SHORT = {"mnist": 6, "fashion_mnist": 8, "kmnist": 8, "usps": 50, "svhn_cropped": 8}
@@ -55,6 +59,8 @@ def get_config(variant: str = "digits") -> ConfigDict:
     if variant.endswith("_medium"):
         config.network.sizes.update(_MEDIUM)
         config.inputs.size = 32
+    if variant in _GLYPHS:
+        _glyphs(config, variant)
     if variant == "tiny":
         _tiny(config)
     if variant == "branched":
@@ -67,7 +73,7 @@ def variants() -> tuple[str, ...]:
     names = tuple(_PUBLISHED)
     short = tuple(f"{name}_short" for name in names)
     medium = tuple(f"{name}_medium" for name in _WITH_MEDIUM)
-    return ("digits", "tiny", "branched", *names, *short, *medium)
+    return ("digits", "tiny", "branched", *_GLYPHS, *names, *short, *medium)
 
 
 def _digits() -> ConfigDict:
@@ -109,6 +115,14 @@ def _digits() -> ConfigDict:
         }
     )
     return config
+
+
+def _glyphs(config: ConfigDict, name: str) -> None:
+    """The recipe of the digits, fewer networks and epochs: several sets make one small job."""
+    config.data.name = name
+    config.inputs = ConfigDict(_inputs(28, *_GLYPHS[name]))
+    config.networks.update(count=40, held_out=0.25)
+    config.recipe.update(epochs=12, save_epochs=(6, 12))
 
 
 def _published(config: ConfigDict, name: str) -> None:

@@ -70,14 +70,14 @@ def state_rows(config: ConfigDict, values: Mapping[str, Any]) -> list[dict[str, 
 def smaller(
     config: ConfigDict, module: nn.Module, images: tuple[int, int], every: int, epoch: int
 ) -> list[str]:
-    """In what a run is less than the published one, in words; nothing of the embedded digits.
+    """In what a run is less than the published one, in words; nothing of embedded images.
 
     Args:
       module: the network.
       images: how many training images are used, and how many there are.
       every: steps between two states. epoch: steps of an epoch.
     """
-    if config.data.name == EMBEDDED:
+    if config.data.name in EMBEDDED:
         return []
     found = []
     if config.network.name != "cnn":  # of the CNN there are two published sizes

@@ -1,7 +1,8 @@
 """The image sets that the library knows: sizes, classes and official counts.
 
 Names, versions and features are those of TensorFlow Datasets where it has the set; `usps` and
-`mini_imagenet` are ours, in the same form. `digits` is embedded and needs no files.
+`mini_imagenet` are ours, in the same form. Those in EMBEDDED are part of the library and need no
+files.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flown_jax.data.glyph_sets import GLYPH_SETS, IMAGES_PER_CLASS
 from flown_jax.errors import UserError
 
-EMBEDDED = "digits"
+EMBEDDED = ("digits", *GLYPH_SETS)
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,12 @@ def _grey28(name: str, class_names: tuple[str, ...]) -> Facts:
     return Facts(name, "3.0.1", 28, 1, class_names, {"train": 60_000, "test": 10_000})
 
 
+def _glyphs(name: str) -> Facts:
+    drawn = GLYPH_SETS[name]
+    counts = {split: len(drawn.names) * count for split, count in IMAGES_PER_CLASS.items()}
+    return Facts(name, "", 28, drawn.channels, drawn.names, counts)
+
+
 CATALOGUE: dict[str, Facts] = {
     entry.name: entry
     for entry in (
@@ -194,6 +202,7 @@ CATALOGUE: dict[str, Facts] = {
                 "test": range(80, 100),
             },
         ),
-        Facts(EMBEDDED, "", 28, 1, _DIGITS, {"train": 1_200, "test": 597}),
+        Facts("digits", "", 28, 1, _DIGITS, {"train": 1_200, "test": 597}),
+        *(_glyphs(name) for name in GLYPH_SETS),
     )
 }

@@ -23,6 +23,7 @@ _TITLES = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "stl10": "STL-10",
+    "colour_symbols": "coloured symbols",
 }
 
 
@@ -234,7 +235,9 @@ def _foreign_names(foreign: Sequence[str]) -> tuple[str, ...]:
 
 
 def _prepared(name: str, data_dir: str | Path) -> bool:
-    """Whether the set is on the disk, damaged or not."""
+    """Whether the set is embedded or on the disk, damaged or not."""
+    if name in image_sets.EMBEDDED:
+        return True
     try:
         image_sets.finished(name, data_dir)
     except UserError:

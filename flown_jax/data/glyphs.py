@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import pathlib
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -100,17 +101,23 @@ def glyph_classes(alike: float = 0.85) -> GlyphClasses:
     characters = _candidates()
     pictures = np.stack([_render(c, _REFERENCE_FONT) for c in characters])
     keep = _different(pictures, alike)
-    charmaps = {font: frozenset(_charmap(font)) for font in _FONTS}
-    masters: list[np.ndarray] = []
-    rows: list[np.ndarray] = []
-    for index in keep:
-        character, first = characters[index], len(masters)
-        masters.append(pictures[index])
-        masters += [
-            _render(character, font) for font in _FONTS[1:] if ord(character) in charmaps[font]
-        ]
-        rows.append(np.arange(first, len(masters)))
-    return GlyphClasses(tuple(characters[i] for i in keep), np.stack(masters), tuple(rows))
+    return _in_all_fonts([characters[i] for i in keep], pictures[keep])
+
+
+def glyphs_of(characters: Sequence[str]) -> GlyphClasses:
+    """Some characters, each in every font that has it; only they are rendered.
+
+    Args:
+      characters: of the classes, in this order.
+    Raises:
+      UserError: a character that the reference font lacks.
+    """
+    charmap = _charmap(_REFERENCE_FONT)
+    for character in characters:
+        if len(character) != 1 or ord(character) not in charmap:
+            raise UserError(f"{_REFERENCE_FONT}, a font of matplotlib, has no {character!r}.")
+    pictures = np.stack([_render(character, _REFERENCE_FONT) for character in characters])
+    return _in_all_fonts(characters, pictures)
 
 
 def draw_glyphs(
@@ -155,6 +162,21 @@ def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
         resized = picture.resize((20, 20), Image.Resampling.BICUBIC)
         image[border : border + 20, border : border + 20] = np.asarray(resized)
     return images, digits.target.astype(np.int64)
+
+
+def _in_all_fonts(characters: Sequence[str], pictures: np.ndarray) -> GlyphClasses:
+    """The classes of characters whose pictures in the reference font are known."""
+    charmaps = {font: frozenset(_charmap(font)) for font in _FONTS}
+    masters: list[np.ndarray] = []
+    rows: list[np.ndarray] = []
+    for character, picture in zip(characters, pictures, strict=True):
+        first = len(masters)
+        masters.append(picture)
+        masters += [
+            _render(character, font) for font in _FONTS[1:] if ord(character) in charmaps[font]
+        ]
+        rows.append(np.arange(first, len(masters)))
+    return GlyphClasses(tuple(characters), np.stack(masters), tuple(rows))
 
 
 def _jittered(rng: np.random.Generator, masters: np.ndarray, jitter: Jitter) -> np.ndarray:

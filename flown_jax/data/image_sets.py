@@ -1,7 +1,8 @@
 """Image sets by name: decoded once into arrays.
 
-`digits` (scikit-learn's, 28 x 28) is embedded. The others are read from folders that
-`python -m experiments.prepare_data` makes, or TensorFlow Datasets itself; see `array_record`.
+Some are embedded: `digits` (scikit-learn's, 28 x 28) and the characters of `glyph_sets`. The
+others are read from folders that `python -m experiments.prepare_data` makes, or TensorFlow
+Datasets itself; see `array_record`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flown_jax.data import array_record
+from flown_jax.data import array_record, glyph_sets
 from flown_jax.data.catalogue import CATALOGUE, EMBEDDED, Facts, facts
 from flown_jax.data.glyphs import handwritten_digits
 from flown_jax.errors import UserError
@@ -57,7 +58,7 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
     Args:
       name: one of CATALOGUE.
       split: train, test; mini_imagenet also has validation, svhn_cropped extra, stl10 unlabelled.
-      data_dir: folder that holds NAME/VERSION; by default `data`. Not needed for digits.
+      data_dir: folder that holds NAME/VERSION; by default `data`. Embedded sets need none.
     Raises:
       UserError: an unknown set or split, a set that was not prepared, a damaged file.
     """
@@ -66,8 +67,9 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
         raise UserError(
             f"{name} has no split {split!r}; its splits are {', '.join(official.counts)}."
         )
-    if name == EMBEDDED:
-        return _digits(split)
+    if name in EMBEDDED:
+        images, labels = _digits(split) if name == "digits" else glyph_sets.draw(name, split)
+        return ImageSet(name, images, labels, official.class_names, split)
     folder = finished(name, data_dir)
     images, labels, class_names = array_record.read(folder, split)
     if images.shape[-1] != official.channels:
@@ -109,17 +111,11 @@ def local_folder(folder: str | Path) -> Path:
     return Path(folder).expanduser()
 
 
-def _digits(split: str) -> ImageSet:
+def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     images, labels = handwritten_digits()
-    rows = _digit_rows(labels, CATALOGUE[EMBEDDED].counts["train"])
+    rows = _digit_rows(labels, CATALOGUE["digits"].counts["train"])
     chosen = rows if split == "train" else np.setdiff1d(np.arange(len(labels)), rows)
-    return ImageSet(
-        EMBEDDED,
-        images[chosen][..., None],
-        labels[chosen].astype(np.int32),
-        CATALOGUE[EMBEDDED].class_names,
-        split,
-    )
+    return images[chosen][..., None], labels[chosen].astype(np.int32)
 
 
 def _digit_rows(labels: np.ndarray, count: int) -> np.ndarray:

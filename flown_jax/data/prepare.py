@@ -102,7 +102,7 @@ def prepare(
         another conversion of the same set at work.
     """
     official = facts(name)
-    if name == EMBEDDED:
+    if name in EMBEDDED:
         raise UserError(f"{name} is part of the library; it needs no preparation.")
     source, data_dir = local_folder(source), local_folder(data_dir)
     target = data_dir / name / official.version

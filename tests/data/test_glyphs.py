@@ -13,6 +13,7 @@ from flown_jax.data.glyphs import (
     Jitter,
     draw_glyphs,
     glyph_classes,
+    glyphs_of,
     handwritten_digits,
 )
 from flown_jax.errors import UserError
@@ -100,6 +101,20 @@ def test_strength_zero_leaves_the_font_and_the_stroke_only(classes):
     images = draw_glyphs(first(one_font, 4), seed=0, images_per_class=3, jitter=still)
     np.testing.assert_array_equal(images[:, 0], images[:, 1])
     np.testing.assert_array_equal(images[:, 0], images[:, 2])
+
+
+def test_chosen_characters_are_rendered_like_all_of_them(classes):
+    count = len(classes.characters)
+    places = [count - 1, 0, count // 2]
+    chosen = glyphs_of([classes.characters[place] for place in places])
+    for rows, place in zip(chosen.rows, places, strict=True):
+        np.testing.assert_array_equal(chosen.masters[rows], classes.masters[classes.rows[place]])
+
+
+@pytest.mark.parametrize("character", ["\U0010ffff", "ab", ""])
+def test_what_the_font_lacks_is_refused(character):
+    with pytest.raises(UserError, match="DejaVuSans, a font of matplotlib, has no"):
+        glyphs_of(["A", character])
 
 
 def test_no_image_at_all_is_refused(classes):

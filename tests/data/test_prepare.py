@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from flown_jax.data import array_record, image_sets, prepare
-from flown_jax.data.catalogue import facts
+from flown_jax.data.catalogue import EMBEDDED, facts
 from flown_jax.errors import UserError
 from flown_jax.files import sha256_of
 from tests.data import raw_files
@@ -238,8 +238,9 @@ def test_missing_split_is_named(tmp_path):
 
 def test_wrong_arguments_are_one_sentence(tmp_path):
     (tmp_path / "raw").mkdir()
-    with pytest.raises(UserError, match="digits is part of the library"):
-        _prepare("digits", tmp_path)
+    for name in EMBEDDED:
+        with pytest.raises(UserError, match=f"{name} is part of the library"):
+            _prepare(name, tmp_path)
     with pytest.raises(UserError, match="there is no image set 'omniglot'"):
         _prepare("omniglot", tmp_path)
     with pytest.raises(UserError, match=r"no raw files of cifar10: cifar-10-python\.tar\.gz"):

@@ -102,6 +102,8 @@ def test_every_variant_has_its_recipe():
     assert made["mnist_short"].initialisation == "kaiming_uniform"
     assert made["mnist"].recipe.learning_rate == made["mnist_short"].recipe.learning_rate == 3e-4
     assert made["branched"].networks.trunk_epochs > 0
+    assert made["colour_symbols"].inputs.channels == 3
+    assert made["latin"].recipe.save_epochs == (6, 12)
     with pytest.raises(ValueError, match="no variant 'mnist_medium'"):
         get_config("mnist_medium")
 
