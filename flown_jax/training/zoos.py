@@ -95,26 +95,41 @@ def train_zoo(
     """
     trainer = many.Trainer(logits, optimizer, images, labels, batch=batch)
     vectors = jax.jit(jax.vmap(flatten))
-    run = _Run(context, trainer, vectors)
+    run = Run(context, trainer)
     seeds = np.asarray(plan.seeds)
     if plan.trunk_epochs:
         trunk = many.create(_initial(initialise, [plan.trunk_seed]), [plan.trunk_seed], optimizer)
-        shared, _ = run(trunk, "trunk", 0, plan.trunk_epochs, ())
+        shared, _ = run(trunk, "trunk", 0, plan.trunk_epochs, Snapshots((), trunk, vectors))
         count = len(seeds)
         copies = jax.tree.map(lambda x: np.repeat(np.asarray(x), count, axis=0), shared)
         population = copies.replace(seed=seeds.astype(np.uint32))
     else:
         population = many.create(_initial(initialise, plan.seeds), seeds, optimizer)
     saved = tuple(sorted(set(plan.save_epochs)))
-    _, found = run(population, "networks", plan.trunk_epochs, plan.epochs, saved)
+    snapshots = Snapshots(saved, population, vectors)
+    _, found = run(population, "networks", plan.trunk_epochs, plan.epochs, snapshots)
     return found
 
 
-class _Run:
-    """Trains populations epoch by epoch, with checkpoints, progress and records."""
+class Run:
+    """Trains populations epoch by epoch, with checkpoints, progress and records.
 
-    def __init__(self, context: StageContext, trainer: many.Trainer, vectors: Any) -> None:
-        self.context, self.trainer, self.vectors = context, trainer, vectors
+    A run that was stopped goes on from its last checkpoint in the stage's folder.
+
+    Args:
+      context: of the stage.
+      trainer: of the populations.
+      measures: (population, label, step) -> what is shown and recorded; may raise UserError to
+        stop the run. None stops it at the first loss that is not finite.
+    """
+
+    def __init__(
+        self,
+        context: StageContext,
+        trainer: many.Trainer,
+        measures: Callable[[many.Population, str, int], dict[str, float]] | None = None,
+    ) -> None:
+        self.context, self.trainer, self.measures = context, trainer, measures or _measures
 
     def __call__(
         self,
@@ -122,11 +137,17 @@ class _Run:
         name: str,
         first: int,
         last: int,
-        saved: Sequence[int],
+        snapshots: Snapshots,
     ) -> tuple[many.Population, dict[str, np.ndarray]]:
+        """The population after the epochs first..last - 1, and the tree of its snapshots.
+
+        Args:
+          population: before epoch `first`.
+          name: of the run in its stage.
+          snapshots: are filled.
+        """
         per_epoch = self.trainer.steps_per_epoch
         step, end = first * per_epoch, last * per_epoch
-        snapshots = _Snapshots(saved, population, self.vectors)
         checkpoints = Checkpoints(self.context.directory / name)
         if (latest := checkpoints.latest()) is not None:
             like = {"population": population, "snapshots": snapshots.tree}
@@ -151,7 +172,7 @@ class _Run:
                 step += stop - start
                 if stop == per_epoch or time.monotonic() - told > _SAVE_SECONDS:
                     population = self.trainer.collect(placed)
-                    measures = _measures(population, label, step)
+                    measures = self.measures(population, label, step)
                     if stop == per_epoch:
                         snapshots.take(epoch + 1, population)
                         records.log(label, step, {"epoch": epoch + 1, **measures})
@@ -165,11 +186,17 @@ class _Run:
         return self.trainer.collect(placed), snapshots.tree
 
 
-class _Snapshots:
-    """What is kept of the saved epochs; filled as the training goes."""
+class Snapshots:
+    """What is kept of the saved epochs; filled as the training goes.
+
+    Args:
+      epochs: at whose end the population is kept, in rising order.
+      population: gives the number of models.
+      vectors: parameters of the models to their vectors (M, D).
+    """
 
     def __init__(self, epochs: Sequence[int], population: many.Population, vectors: Any) -> None:
-        self.epochs, self._vectors = list(epochs), vectors
+        self.epochs, self.vectors = list(epochs), vectors
         models, width = jax.eval_shape(vectors, population.params).shape
         rows = len(self.epochs)
         self.tree = {
@@ -179,11 +206,11 @@ class _Snapshots:
         }
 
     def take(self, epoch: int, population: many.Population) -> None:
-        """Keep the population if this epoch is to be saved."""
+        """Keep the population if this epoch is to be saved; called at every epoch's end."""
         if epoch not in self.epochs:
             return
         row = self.epochs.index(epoch)
-        self.tree["weights"][row] = np.asarray(self._vectors(population.params))
+        self.tree["weights"][row] = np.asarray(self.vectors(population.params))
         seen = np.asarray(population.seen)
         if seen.all():
             self.tree["train_accuracy"][row] = np.asarray(population.correct) / seen
