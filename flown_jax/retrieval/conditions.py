@@ -1,0 +1,105 @@
+"""The condition of a data set: its class embeddings from a few support images of each class.
+
+A data set's condition varies with the images that are drawn, so that many draws are kept: the flow
+sees another one at each step, and a sample is made of a draw of images that it has never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flown_jax.data.preprocessing import grey
+from flown_jax.errors import UserError
+from flown_jax.few_shot.generator import Conditioner
+from flown_jax.few_shot.image_encoder import ImageEncoder
+from flown_jax.models.heads import FeatureTransform
+
+Conditions = dict[str, np.ndarray]
+
+
+def encoded(
+    encoder: ImageEncoder, transform: FeatureTransform, images: np.ndarray, channels: int
+) -> np.ndarray:
+    """Transformed features (m, F) of images of any number of channels.
+
+    Args:
+      images: (m, H, W, 1 or 3) uint8.
+      channels: that the encoder takes: colour becomes grey, grey is repeated.
+    """
+    if channels == 1:
+        images = grey(images)
+    elif images.shape[-1] == 1:
+        images = np.repeat(images, channels, axis=-1)
+    return np.asarray(transform.apply(jnp.asarray(encoder.features(images))))
+
+
+def draw_supports(
+    seed: int, labels: np.ndarray, classes: int, *, shot: int, draws: int, pool: int
+) -> np.ndarray:
+    """Indices (draws, classes, shot) of support images, different ones within a draw.
+
+    Args:
+      labels: (m,) of the images. classes: numbered from 0.
+      pool: images of a class that are drawn from, the first so many; 0 for all.
+    Raises:
+      UserError: a class with fewer images than `shot`.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.empty((draws, classes, shot), np.int64)
+    for c in range(classes):
+        rows = np.flatnonzero(labels == c)[: pool or None]
+        if len(rows) < shot:
+            raise UserError(
+                f"class {c} has {len(rows)} images to draw support images from; {shot} are needed."
+            )
+        order = rng.permuted(np.tile(rows, (draws, 1)), axis=1)
+        found[:, c] = order[:, :shot]
+    return found
+
+
+def conditions(
+    conditioner: Conditioner, features: np.ndarray, supports: np.ndarray, chunk: int = 50
+) -> Conditions:
+    """Named arrays (S, n, E) of S support draws.
+
+    Args:
+      features: (m, F). supports: (S, n, k) indices into them.
+      chunk: draws at a time.
+    """
+    parts = []
+    for start in range(0, len(supports), chunk):
+        rows = supports[start : start + chunk]
+        padded = np.concatenate([rows, np.repeat(rows[-1:], chunk - len(rows), axis=0)])
+        found = _condition(conditioner, features[padded])
+        parts.append({name: np.asarray(value)[: len(rows)] for name, value in found.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@jax.jit
+def _condition(conditioner: Conditioner, support: jax.Array) -> dict[str, jax.Array]:
+    return conditioner(support, chunk=10)
+
+
+def nearest_set(condition: Mapping[str, np.ndarray], banks: Mapping[str, Conditions]) -> list[str]:
+    """The data set whose known support draws have the nearest mean, for each of S draws.
+
+    This is retrieval in the plain sense: with it any network of that set can be handed out.
+
+    Args:
+      condition: named arrays (S, n, E).
+      banks: of each data set, named arrays (S', n, E).
+    """
+    names = list(banks)
+    flat = _rows(condition)
+    centres = np.stack([_rows(banks[name]).mean(0) for name in names])
+    distances = ((flat[:, None] - centres[None]) ** 2).sum(-1)
+    return [names[i] for i in distances.argmin(1)]
+
+
+def _rows(condition: Mapping[str, np.ndarray]) -> np.ndarray:
+    count = len(next(iter(condition.values())))
+    return np.concatenate([condition[k].reshape(count, -1) for k in sorted(condition)], axis=1)

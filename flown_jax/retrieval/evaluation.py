@@ -1,0 +1,156 @@
+"""What generated networks are worth: accuracy, novelty and diversity, as tidy rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flown_jax.evaluation import novelty
+from flown_jax.evaluation.classification import interval
+from flown_jax.models import many
+from flown_jax.weights.matching import matched_distances
+from flown_jax.weights.spec import WeightSpec
+
+TOP = 5  # samples of the paper's Table 2
+MEMBERS = 10  # networks whose probabilities are averaged
+_CHUNK = 250  # images at a time
+
+
+@dataclass(frozen=True, eq=False)
+class SetMeasures:
+    """What the measures of one data set's networks need.
+
+    Attributes:
+      spec: of the networks.
+      train: (N, D) training networks of the zoo. held_out: (H, D), of its other seeds.
+      images, labels: test images, preprocessed, and their classes.
+      matching: (B, H, W, C) images on which units are matched.
+    """
+
+    spec: WeightSpec
+    train: np.ndarray
+    held_out: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    matching: np.ndarray
+
+
+def log_probabilities(spec: WeightSpec, weights: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Log-probabilities (N, n, classes) float32 of networks (N, D) on images (n, H, W, C)."""
+    parts = []
+    for start in range(0, len(images), _CHUNK):
+        part = images[start : start + _CHUNK]
+        padded = np.concatenate([part, np.repeat(part[-1:], _CHUNK - len(part), axis=0)])
+        parts.append(np.asarray(_log_probs(spec, weights, padded))[:, : len(part)])
+    return np.concatenate(parts, axis=1)
+
+
+def _log_probs(spec: WeightSpec, weights: np.ndarray, images: np.ndarray) -> jax.Array:
+    return _compiled(spec, jnp.asarray(weights), jnp.asarray(images))
+
+
+def _forward(spec: WeightSpec, weights: jax.Array, images: jax.Array) -> jax.Array:
+    params = jax.vmap(spec.unflatten)(weights)["params"]
+    return jax.nn.log_softmax(many.logits(spec.module())(params, images[None]))
+
+
+_compiled = jax.jit(_forward, static_argnums=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Yard:
+    """Of one data set, computed once: units of distance and what its zoo gets wrong.
+
+    Attributes:
+      unit: distances of held-out and training networks.
+      originals: accuracies (N,) of the training networks.
+      errors: (N, n) bool, of the training networks on the test images.
+      among: (N, N) matched distances of the training networks.
+      held_out: (H, N) matched distances of the held-out networks to them.
+    """
+
+    unit: novelty.Yardstick
+    originals: np.ndarray
+    errors: np.ndarray
+    among: np.ndarray
+    held_out: np.ndarray
+
+
+def yard(data: SetMeasures, networks: int = 50) -> Yard:
+    """The units of a data set's measures.
+
+    Args:
+      networks: training networks whose distances among themselves are the unit; the first so many.
+    """
+    errors = novelty.error_sets(
+        log_probabilities(data.spec, data.train, data.images).argmax(-1), data.labels
+    )
+    first = data.train[:networks]
+    among = matched_distances(data.spec, first, first, data.matching)
+    held_out = matched_distances(data.spec, data.held_out, data.train, data.matching)
+    pairwise, _ = novelty.pairwise(among)
+    unit = novelty.Yardstick(float(novelty.nearest(held_out).mean()), pairwise)
+    return Yard(unit, 1 - errors.mean(1), errors, among, held_out)
+
+
+def measure(
+    data: SetMeasures, scale: Yard, weights: np.ndarray, *, itself: bool = False
+) -> tuple[dict[str, dict[str, Any]], np.ndarray]:
+    """Metric -> {"value", "ci95", "n"} of generated networks (S, D), and their accuracies (S,).
+
+    Accuracies: mean of all with its 95 % interval over samples, standard deviation, smallest, mean
+    of the best five (the paper's Table 2), of the averaged probabilities of ten, and the difference
+    to the originals' mean. Novelty as `evaluation.novelty.report`, by matched distances.
+
+    Args:
+      itself: the networks are all training networks in their order, none its own nearest.
+    """
+    count = len(weights)
+    log_probs = log_probabilities(data.spec, weights, data.images)
+    errors = novelty.error_sets(log_probs.argmax(-1), data.labels)
+    accuracy = 1 - errors.mean(1)
+    averaged = np.exp(log_probs[:MEMBERS]).mean(0).argmax(-1)
+    mean = float(accuracy.mean())
+    half = interval(accuracy, novelty.CONFIDENCE)[1] if count > 1 else None
+    original = float(scale.originals.mean())
+    both = None
+    if half is not None:
+        both = float(np.hypot(half, interval(scale.originals, novelty.CONFIDENCE)[1]))
+    found: dict[str, tuple[float | None, float | None, int]] = {
+        "accuracy": (mean, half, count),
+        "accuracy_minus_originals": (mean - original, both, count),
+        "accuracy_std": (float(accuracy.std(ddof=1)) if count > 1 else 0.0, None, count),
+        "accuracy_min": (float(accuracy.min()), None, count),
+        "accuracy_top5": (float(np.sort(accuracy)[-TOP:].mean()), None, min(count, TOP)),
+        "accuracy_ensemble": (
+            float((averaged == data.labels).mean()),
+            None,
+            min(count, MEMBERS),
+        ),
+    }
+    to_train = matched_distances(data.spec, weights, data.train, data.matching)
+    among = matched_distances(data.spec, weights, weights, data.matching)
+    report = novelty.report(
+        to_train, among, scale.unit, errors=errors, train_errors=scale.errors, itself=itself
+    )
+    found |= {name: (f.value, f.ci95, f.n) for name, f in report.items()}
+    metrics = {
+        name: {"value": value, "ci95": ci95, "n": n} for name, (value, ci95, n) in found.items()
+    }
+    return metrics, accuracy
+
+
+def rows_of(
+    table: str, method: str, name: str, metrics: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Tidy rows of `measure`'s metrics; what is not defined is left out."""
+    return [
+        {"table": table, "method": method, "set": name, "metric": metric, **values}
+        for metric, values in metrics.items()
+        if values["value"] is not None
+    ]
