@@ -2,7 +2,7 @@
 
 Some are embedded: `digits` (scikit-learn's, 28 x 28) and the characters of `glyph_sets`. The
 others are read from folders that `python -m experiments.prepare_data` makes, or TensorFlow
-Datasets itself; see `array_record`.
+Datasets itself; see `array_record`. A set of your own is a file; see `own_images`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flown_jax.data import array_record, glyph_sets
+from flown_jax.data import array_record, glyph_sets, own_images
 from flown_jax.data.catalogue import CATALOGUE, EMBEDDED, Facts, facts
 from flown_jax.data.glyphs import handwritten_digits
 from flown_jax.errors import UserError
@@ -56,12 +56,21 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
     """The images of one split of an image set.
 
     Args:
-      name: one of CATALOGUE.
+      name: one of CATALOGUE, or of a set of your own.
       split: train, test; mini_imagenet also has validation, svhn_cropped extra, stl10 unlabelled.
       data_dir: folder that holds NAME/VERSION; by default `data`. Embedded sets need none.
     Raises:
       UserError: an unknown set or split, a set that was not prepared, a damaged file.
     """
+    if name not in CATALOGUE:
+        root = local_folder(DATA_DIR if data_dir is None else data_dir)
+        path = root / f"{name}.npz"
+        if not path.is_file():
+            raise UserError(
+                f"there is no image set {name!r}; the sets at hand are {', '.join(CATALOGUE)}, and "
+                f"one of your own would be {path}."
+            )
+        return ImageSet(name, *own_images.read(path, split), split)
     official = facts(name)
     if split not in official.counts:
         raise UserError(
