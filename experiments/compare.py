@@ -106,11 +106,12 @@ def mean_rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _mean(groups: list[list[dict[str, Any]]]) -> dict[str, Any]:
     """The mean of a row over runs, which are grouped by their tasks."""
     rows = [row for group in groups for row in group]
-    halves = [sum(row["ci95"] for row in group) for group in groups]
+    known = all(row["ci95"] is not None for row in rows)
+    halves = [sum(row["ci95"] for row in group) for group in groups] if known else []
     mean = {
         **rows[0],
         "value": sum(row["value"] for row in rows) / len(rows),
-        "ci95": sum(half**2 for half in halves) ** 0.5 / len(rows),
+        "ci95": sum(half**2 for half in halves) ** 0.5 / len(rows) if known else None,
         "n": sum(group[0]["n"] for group in groups),
         "runs": len(rows),
     }

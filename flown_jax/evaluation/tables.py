@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
-Cell = tuple[float, float]
+Cell = tuple[float, float | None]
+Ends = tuple[float, float]
 
-# Metric: heading, factor, decimals.
-_METRICS = {
+# Metric: heading, factor, decimals (None: three significant digits).
+_METRICS: dict[str, tuple[str, float, int | None]] = {
     "accuracy": ("accuracy %", 100.0, 1),
     "accuracy_minus_probe": ("minus probe", 100.0, 1),
     "accuracy_minus_class_mean": ("minus class mean", 100.0, 1),
@@ -24,7 +25,24 @@ _METRICS = {
     "ece": ("ECE %", 100.0, 1),
     "ece_tempered": ("ECE tempered %", 100.0, 1),
     "nll_minus_regression": ("NLL minus regression", 1.0, 3),
+    "accuracy_minus_originals": ("minus originals", 100.0, 1),
+    "accuracy_std": ("std", 100.0, 1),
+    "accuracy_min": ("min", 100.0, 1),
+    "accuracy_top5": ("top 5", 100.0, 1),
+    "accuracy_ensemble": ("averaged 10", 100.0, 1),
+    "nn": ("nn", 1.0, 2),
+    "nn_smallest": ("nn smallest", 1.0, 2),
+    "copies": ("copies", 1.0, None),
+    "copies_at_most": ("copies at most %", 100.0, 1),
+    "diversity": ("diversity", 1.0, 2),
+    "duplicates": ("duplicates", 1.0, None),
+    "error_iou_among": ("error IoU among", 1.0, 2),
+    "error_iou_train": ("error IoU with training", 1.0, 2),
+    "right_set": ("right set %", 100.0, 1),
+    "learning_rate": ("learning rate", 1.0, None),
 }
+_EPOCH = "accuracy_epoch_"  # and a number: after so many epochs of fine-tuning
+_COUNTS = ("copies", "duplicates")  # of the samples
 
 # What a table of all methods shows; the other differences stand in a table of their own.
 SUMMARY = (
@@ -49,28 +67,60 @@ def pivot(rows: Iterable[Row], set_name: str, table: str) -> dict[str, dict[str,
     return cells
 
 
-def text_cell(metric: str, cell: Cell | None, ends: Cell | None = None) -> str:
+def text_cell(
+    metric: str, cell: Cell | None, ends: Ends | None = None, of: int | None = None
+) -> str:
     """A figure with its interval, in the unit of its column.
 
     Args:
+      cell: value and half width; without a half width the value stands alone.
       ends: the smallest and the largest of the figures that this one is the mean of.
+      of: what a count is a part of.
     """
     if cell is None:
         return ""
-    _, factor, decimals = _METRICS[metric]
-    value, half = cell
+    _, factor, decimals = _form(metric)
     sign = "+" if "_minus_" in metric else ""
-    text = f"{value * factor:{sign}.{decimals}f} ± {half * factor:.{decimals}f}"
-    if ends is None:
-        return text
-    low, high = (f"{end * factor:{sign}.{decimals}f}" for end in ends)
-    return f"{text} ({low} to {high})"
+
+    def number(value: float, sign: str = sign) -> str:
+        kind = ".3g" if decimals is None else f".{decimals}f"
+        return f"{value * factor:{sign}{kind}}"
+
+    value, half = cell
+    text = number(value) if half is None else f"{number(value)} ± {number(half, '')}"
+    if of is not None and metric in _COUNTS:
+        text += f" of {of}"
+    return text if ends is None else f"{text} ({number(ends[0])} to {number(ends[1])})"
 
 
 def columns(cells: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     """The metrics that occur, in the order of a table."""
     present = {metric for metrics in cells.values() for metric in metrics}
-    return [metric for metric in _METRICS if metric in present]
+    epochs = sorted((m for m in present if m.startswith(_EPOCH)), key=_epoch)
+    return epochs + [metric for metric in _METRICS if metric in present]
+
+
+def _form(metric: str) -> tuple[str, float, int | None]:
+    """Heading, factor and decimals."""
+    if metric.startswith(_EPOCH):
+        return f"epoch {_epoch(metric)}", 100.0, 1
+    return _METRICS[metric]
+
+
+def _epoch(metric: str) -> int:
+    return int(metric.removeprefix(_EPOCH))
+
+
+def _counted(rows: Iterable[Row], set_name: str, table: str) -> dict[tuple[str, str], int]:
+    """(method, metric) -> of how many, for counts; a mean over runs is of no whole number."""
+    return {
+        (row["method"], row["metric"]): row["n"]
+        for row in rows
+        if row["set"] == set_name
+        and row["table"] == table
+        and row["metric"] in _COUNTS
+        and row.get("runs", 1) == 1
+    }
 
 
 def markdown(
@@ -79,6 +129,7 @@ def markdown(
     table: str = "main",
     remarks: Mapping[str, str] | None = None,
     shown: Sequence[str] | None = None,
+    first: str = "method",
 ) -> str:
     """One set's table in Markdown, a method a line.
 
@@ -87,6 +138,7 @@ def markdown(
         it has them, are put behind its interval.
       remarks: by method, put into a last column.
       shown: the metrics to show; None for all.
+      first: heading of the methods.
     """
     cells = pivot(rows, set_name, table)
     metrics = [m for m in columns(cells) if shown is None or m in shown]
@@ -95,10 +147,15 @@ def markdown(
         for row in rows
         if row["set"] == set_name and row["table"] == table and "smallest" in row
     }
-    head = ["method", *(_METRICS[m][0] for m in metrics), *(["remark"] if remarks else [])]
+    counted = _counted(rows, set_name, table)
+    head = [first, *(_form(m)[0] for m in metrics), *(["remark"] if remarks else [])]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for method, figures in cells.items():
-        texts = (text_cell(m, figures.get(m), ends.get((method, m))) for m in metrics)
+        keys = [(method, m) for m in metrics]
+        texts = (
+            text_cell(m, figures.get(m), ends.get(key), counted.get(key))
+            for m, key in zip(metrics, keys, strict=True)
+        )
         line = [f"`{method}`", *texts]
         if remarks:
             line.append(remarks.get(method, ""))
@@ -120,15 +177,23 @@ def differences(rows: Sequence[Row], set_names: Mapping[str, str], table: str, m
     ]
     for metric in rivals:
         cells = [text_cell(metric, cells.get(metric)) for cells in of_set.values()]
-        lines.append("| " + " | ".join([_METRICS[metric][0], *cells]) + " |")
+        lines.append("| " + " | ".join([_form(metric)[0], *cells]) + " |")
     return "\n".join(lines)
 
 
-def screen(rows: Sequence[Row], set_names: Mapping[str, str], table: str = "main") -> None:
+def screen(
+    rows: Sequence[Row],
+    set_names: Mapping[str, str],
+    table: str = "main",
+    shown: Sequence[str] | None = _ON_SCREEN,
+    first: str = "method",
+) -> None:
     """Print the table of each set on the terminal.
 
     Args:
       set_names: set -> title.
+      shown: the metrics to show; None for all.
+      first: heading of the methods.
     """
     from rich import box
     from rich.console import Console
@@ -139,17 +204,19 @@ def screen(rows: Sequence[Row], set_names: Mapping[str, str], table: str = "main
         console = Console(width=120)  # a file or a pipe has no width to keep to
     for set_name, title in set_names.items():
         cells = pivot(rows, set_name, table)
-        metrics = [metric for metric in columns(cells) if metric in _ON_SCREEN]
-        shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        shown.add_column("method", no_wrap=True)
+        counted = _counted(rows, set_name, table)
+        metrics = [metric for metric in columns(cells) if shown is None or metric in shown]
+        drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        drawn.add_column(first, no_wrap=True)
         for metric in metrics:
-            shown.add_column(_METRICS[metric][0], justify="right")
+            drawn.add_column(_form(metric)[0], justify="right")
         for method, figures in cells.items():
-            shown.add_row(method, *(_short_cell(m, figures.get(m)) for m in metrics))
-        console.print(shown)
+            texts = (_short_cell(m, figures.get(m), counted.get((method, m))) for m in metrics)
+            drawn.add_row(method, *texts)
+        console.print(drawn)
 
 
-def _short_cell(metric: str, cell: Cell | None) -> str:
+def _short_cell(metric: str, cell: Cell | None, of: int | None) -> str:
     """Intervals of accuracies only, so that a line fits into 80 columns."""
-    whole = text_cell(metric, cell)
+    whole = text_cell(metric, cell, of=of)
     return whole if metric.startswith("accuracy") else whole.split(" ± ")[0]

@@ -70,7 +70,7 @@ class Yard:
       unit: distances of held-out and training networks.
       originals: accuracies (N,) of the training networks.
       errors: (N, n) bool, of the training networks on the test images.
-      among: (N, N) matched distances of the training networks.
+      among: (K, K) matched distances of the first K training networks, those of the unit.
       held_out: (H, N) matched distances of the held-out networks to them.
     """
 
@@ -124,7 +124,7 @@ def measure(
     found: dict[str, tuple[float | None, float | None, int]] = {
         "accuracy": (mean, half, count),
         "accuracy_minus_originals": (mean - original, both, count),
-        "accuracy_std": (float(accuracy.std(ddof=1)) if count > 1 else 0.0, None, count),
+        "accuracy_std": (float(accuracy.std(ddof=1)) if count > 1 else None, None, count),
         "accuracy_min": (float(accuracy.min()), None, count),
         "accuracy_top5": (float(np.sort(accuracy)[-TOP:].mean()), None, min(count, TOP)),
         "accuracy_ensemble": (

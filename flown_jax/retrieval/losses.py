@@ -101,7 +101,8 @@ def codec_loss(
       logits: of each data set's networks, as `models.many.logits` makes it.
       reconstruction, kl_weight, sigma_in, sigma_lat: see `encoders.losses.vae_loss`.
       weights_weight: of the reconstruction; 0 leaves the task loss alone.
-      task_weight: of the cross-entropy of decoded mixes; 0 is the paper's loss.
+      task_weight: of the cross-entropy of decoded mixes; 0 is the paper's loss, without mixes, so
+        that anchor and diversity do not count either.
       mixes: networks that are decoded a data set. members, concentration: see `mixed`.
       anchor: of the squared distance between a decoded mix and the same mix of the weights.
       diversity_weight: of the squared shortfall of the decoded mixes' distances; without it the
@@ -227,10 +228,10 @@ def _noisy(key: Array, condition: Mapping[str, Array], scale: float) -> dict[str
 
 
 def _shortfall(x: Array, target: float) -> Array:
-    """Mean over pairs of rows x (N, D) of max(0, target - distance) squared."""
+    """Mean over pairs of rows x (N, D) of max(0, target - distance) squared; 0 of a single row."""
     squares = jnp.sum((x[:, None] - x[None]) ** 2, -1)
     others = ~jnp.eye(len(x), dtype=bool)
     # The gradient of a root at zero is not a number, even where it does not count.
     distance = jnp.sqrt(jnp.where(others, squares, 1.0) + 1e-8)
     short = jnp.where(others, jax.nn.relu(target - distance) ** 2, 0.0)
-    return short.sum() / others.sum()
+    return short.sum() / jnp.maximum(others.sum(), 1)

@@ -20,7 +20,8 @@ class ZooSpace:
     Attributes:
       mean: (D,), of the training networks of all data sets.
       scale: (D,), root mean square of a tensor's deviations, the same for all of its values.
-      spacing: of each data set, mean distance of two training networks, standardised.
+      spacing: of each data set, mean distance of two training networks, standardised; 1 where
+        it would be 0.
       joint: where each set's weights lie.
     """
 
@@ -61,6 +62,6 @@ class ZooSpace:
 
 
 def _mean_distance(x: np.ndarray) -> float:
-    """Of two different rows of x (N, D); 1 where there is no such pair."""
+    """Of two rows of x (N, D); 1 where there are no two or all are equal: others divide by it."""
     count = len(x)
-    return float(distances(x).sum() / (count * (count - 1))) if count > 1 else 1.0
+    return float(distances(x).sum() / max(count * (count - 1), 1)) or 1.0

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from flown_jax.errors import UserError
 from flown_jax.few_shot.codec import Standardiser
 from flown_jax.models import many
 from flown_jax.retrieval import losses
@@ -20,6 +21,7 @@ from flown_jax.training.stages import StageContext
 from flown_jax.training.state import averaged
 
 BatchAt = Callable[[int], dict[str, Any]]
+_TARGETS = ("members", "mixes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +134,11 @@ def generator_batches(
       target: `members` flows to the networks' latents, `mixes` to means of several of a set, as
         `losses.mixed`.
       members, concentration, noise: of a mix.
+    Raises:
+      UserError: an unknown target.
     """
+    if target not in _TARGETS:
+        raise UserError(f"flow.target is {target!r}; it must be one of {', '.join(_TARGETS)}.")
     names = list(latents)
 
     def batch_at(i: int) -> dict[str, Any]:

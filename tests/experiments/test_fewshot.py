@@ -56,8 +56,14 @@ def command(workdir, *more: str) -> list[str]:
     ]
 
 
-# Compilation takes most of a tiny run; what is compared here does not need optimised programs.
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+def environment(workdir) -> dict[str, str]:
+    """Of a run: compilation takes most of it, so a program is compiled once for all runs."""
+    return {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def beside(workdir, name: str):
@@ -76,7 +82,11 @@ def shared_results(workdir) -> dict[str, int]:
 
 def run(workdir, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(workdir, *more), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+        command(workdir, *more),
+        cwd=ROOT,
+        env=environment(workdir),
+        capture_output=True,
+        text=True,
     )
 
 
@@ -174,7 +184,7 @@ def test_a_killed_run_ends_with_the_same_rows(finished, stage):
     process = subprocess.Popen(
         command(copy),
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env=environment(copy),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -73,7 +73,7 @@ print(json.dumps(worst))
 
 
 def test_several_devices_equal_one(tmp_path):
-    flags = "--xla_force_host_platform_device_count=4"
+    flags = "--xla_force_host_platform_device_count=4 " + os.environ.get("XLA_FLAGS", "")
     done = subprocess.run(
         [sys.executable, "-c", SEVERAL, str(tmp_path / "run")],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
