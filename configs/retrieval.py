@@ -60,7 +60,8 @@ def _default() -> ConfigDict:
     config.networks = 0  # training networks of a zoo; 0: all
     config.alignment = ConfigDict(
         {
-            "rounds": 2,  # 0 leaves the zoos as they are
+            "encode": True,  # aligned networks, or the zoos as they are
+            "rounds": 2,
             "leader": "latin",  # the set whose networks the others are brought in order with
             "images": 200,  # on which units are compared
         }
@@ -94,7 +95,7 @@ def _default() -> ConfigDict:
                 }
             },
             # Zoos that are not aligned.
-            "raw": {"alignment": {"rounds": 0}, "codec": {"recipe": {"steps": 2000}}},
+            "raw": {"alignment": {"encode": False}, "codec": {"recipe": {"steps": 2000}}},
         }
     )
     config.ddpm = ConfigDict(
@@ -136,6 +137,7 @@ def _default() -> ConfigDict:
     config.initialise = ConfigDict(
         {
             "unseen": {"greek": "latin"},  # set: the set whose network and recipe it takes
+            "margins": {},  # set: pixels of black around its images, before they are resized
             "images": 2000,  # of an epoch; 0: all
             "epochs": (0, 1, 5, 25),
             "runs": 3,
@@ -242,6 +244,8 @@ def _real(config: ConfigDict) -> None:
     config.initialise.unseen = ConfigDict(
         {"usps": "mnist", "kmnist": "mnist", "svhn_cropped": "fashion_mnist"}
     )
+    # USPS fills its 16 x 16 pixels; MNIST's digits have 20 of 28.
+    config.initialise.margins = ConfigDict({"usps": 3})
     config.initialise.update(images=3000)
 
 
@@ -257,7 +261,7 @@ def _paper(config: ConfigDict) -> None:
     config.zoos = ConfigDict({name: f"zoos/{name}" for name in _REAL})
     config.epochs = tuple(range(46, 51))
     config.networks = 100
-    config.alignment.rounds = 0
+    config.alignment.encode = False
     config.condition.entries = ("caml",)
     config.codec.form = "autoencoder_kl"
     config.codec.sizes = ConfigDict(

@@ -202,7 +202,7 @@ def introduction(config: ConfigDict, job: Retrieval) -> str:
         )
     if codec.diversity_weight:
         objective.append(f"{codec.diversity_weight} times the shortfall of their distances")
-    aligned = "aligned to one reference" if config.alignment.rounds else "as they are"
+    aligned = "aligned to one reference" if config.alignment.encode else "as they are"
     return (
         f"Training networks: {counts}, {aligned}. One autoencoder and one flow for all sets; "
         f"nobody tells the model which set is shown. {config.sampling.samples} networks a set, "

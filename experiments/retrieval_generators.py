@@ -123,7 +123,7 @@ class Generators:
 
     def weights(self, config: ConfigDict) -> Weights:
         """The training networks of every set as a design takes them, aligned or raw."""
-        if config.alignment.rounds:
+        if config.alignment.encode:
             return dict(self.aligned.values["train"])
         return {name: self.job.part(name).weights for name in self.job.names}
 
@@ -171,7 +171,7 @@ class Generators:
                 "statistics": {"mean": statistics.mean, "std": statistics.std},
             }
 
-        inputs = {"codec": part, "seed": seed, "rounds": config.alignment.rounds}
+        inputs = {"codec": part, "seed": seed, "encode": config.alignment.encode}
         inputs |= {"aligned": self.aligned}
         codec = self.job.stage(f"codec-{name}" if name else "codec", inputs, function)
         values = jax.tree.map(jnp.asarray, codec.values)
@@ -189,7 +189,7 @@ class Generators:
         means = {name: np.asarray(codec.encode(jnp.asarray(v)).mode()) for name, v in x.items()}
         every = jnp.asarray(np.concatenate(list(means.values())))
         latents = ZooLatents(space, codec, Standardiser.fit(every, (0,)), None)
-        source = {"pca": list(like.latent_shape), "rounds": like.config.alignment.rounds}
+        source = {"pca": list(like.latent_shape), "encode": like.config.alignment.encode}
         source["of"] = self.aligned
         return Design("pca", like.config, None, weights, latents, means, source)
 

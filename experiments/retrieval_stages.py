@@ -23,6 +23,7 @@ from flown_jax.few_shot.generator import Conditioner
 from flown_jax.few_shot.training import fit_conditioner
 from flown_jax.retrieval.aligned import ZooImages, align_zoos
 from flown_jax.retrieval.conditions import Conditions, conditions, draw_supports, encoded
+from flown_jax.retrieval.starts import on_disk
 from flown_jax.training.stages import StageResult, plain_values, stage
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights import zoo
@@ -192,12 +193,15 @@ class Retrieval:
                     "choices and support images."
                 )
             limit = self.config.evaluation.test_images or None
+            margin = self.config.initialise.margins.get(name, 0) if like else 0
+            pictures, shown = (_framed(part.images, margin) for part in (train, test))
             self._images[name] = Images(
                 Preprocessing.from_dict(inputs),
-                (train.images[rows], train.labels[rows]),
-                (train.images[rest], train.labels[rest]),
-                (test.images[:limit], test.labels[:limit]),
-                f"{train.fingerprint()} {test.fingerprint()} {share} {limit}",
+                (pictures[rows], train.labels[rows]),
+                (pictures[rest], train.labels[rest]),
+                (shown[:limit], test.labels[:limit]),
+                f"{train.fingerprint()} {test.fingerprint()} {share} {parts.split_seed} {limit} "
+                f"{margin}",
             )
         return self._images[name]
 
@@ -232,7 +236,7 @@ class Retrieval:
             return values
 
         inputs = {
-            "alignment": config,
+            "alignment": {name: config[name] for name in ("rounds", "leader", "images")},
             "zoos": self.fingerprints,
             "images": {name: self.images(name).fingerprint for name in self.names},
         }
@@ -263,8 +267,9 @@ class Retrieval:
         """Of every set, also of foreign ones: conditions of training and of validation images."""
         config = self.config.condition
         encoder, transform, conditioner, mark = self.conditioner()
-        foreign = dict(self.config.initialise.unseen)
-        sets = {**dict.fromkeys(self.names), **foreign}
+        unseen = dict(self.config.initialise.unseen)
+        present = on_disk(list(unseen), self.config.data.dir)
+        sets = {**dict.fromkeys(self.names), **{name: unseen[name] for name in present}}
 
         def function(_: Any) -> dict[str, Any]:
             found: dict[str, Any] = {"train": {}, "validation": {}}
@@ -300,6 +305,11 @@ class Retrieval:
             "images": {k: self.images(k, v).fingerprint for k, v in sets.items()},
         }
         return self.common("conditions", inputs, function)
+
+
+def _framed(images: np.ndarray, margin: int) -> np.ndarray:
+    """Images with a black margin of so many pixels."""
+    return np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
 
 
 def banks(found: StageResult, kind: str, names: Any) -> dict[str, Conditions]:
