@@ -1,0 +1,150 @@
+"""The retrieval experiment: what it refuses, and what its parts hand to each other."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from configs.retrieval import get_config
+from experiments.retrieval_check import check
+from experiments.retrieval_generators import changed
+from experiments.retrieval_stages import Retrieval
+from flown_jax.errors import UserError
+from flown_jax.models.cnn import CNN
+from flown_jax.training.stages import plain_values
+from flown_jax.training.workdir import Workdir
+from flown_jax.weights import zoo
+from flown_jax.weights.spec import WeightSpec
+from tests.layers.helpers import initial_variables
+
+INPUTS = {"size": 12, "channels": 1, "mean": [0.5], "std": [0.5], "crop": None}
+
+
+def config_with(**fields):
+    """The tiny variant with some fields changed; `a__b` is a.b."""
+    config = get_config("tiny")
+    config.unlock()
+    for name, value in fields.items():
+        *parts, last = name.split("__")
+        part = config
+        for each in parts:
+            part = part[each]
+        part[last] = value
+    return config
+
+
+@pytest.mark.parametrize("variant", ["default", "tiny", "real", "init", "paper"])
+def test_every_variant_is_accepted(variant):
+    check(get_config(variant))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"zoos": {}}, "zoos names no data set"),
+        ({"alignment__leader": "mnist"}, "alignment.leader is 'mnist'; it must be one of"),
+        ({"condition__entries": ("images",)}, "condition.entries is ('images',)"),
+        ({"sampling__samples": 1}, "sampling.samples is 1; it must be 2 or more"),
+        ({"flow__target": "all"}, "flow.target is 'all'; it must be 'mixes' or 'members'"),
+        ({"codec__members": 9}, "codec.members is 9; a mix has from 1 to codec.networks = 6"),
+        ({"codec__task_weight": -1.0}, "codec.task_weight is -1.0; it must not be negative"),
+        ({"flow__concentration": 0.0}, "flow.concentration is 0.0; it must be above 0"),
+        ({"codec__form": "conv"}, "codec.form is 'conv'"),
+        ({"velocity__kind": "resnet"}, "velocity.kind is 'resnet'"),
+        ({"sampling__solver": "rk9"}, "rk9"),
+        (
+            {"codec__task_weight": 0.0, "codec__weights_weight": 0.0},
+            "codec has neither weights_weight nor task_weight",
+        ),
+        ({"beside__raw__codec": {"seps": 3}}, "beside changes codec.seps"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence(fields, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        check(config_with(**fields))
+
+
+def test_a_design_changes_what_is_named_and_nothing_else():
+    config = get_config("default")
+    other = changed(config, {"codec": {"task_weight": 0.0, "recipe": {"steps": 7}}})
+    assert (other.codec.task_weight, other.codec.recipe.steps) == (0.0, 7)
+    assert other.codec.recipe.batch == config.codec.recipe.batch
+    assert config.codec.task_weight > 0
+
+
+@pytest.fixture(scope="module")
+def zoo_folder(tmp_path_factory):
+    """A zoo of five networks for images of a user's own."""
+    root = tmp_path_factory.mktemp("own")
+    module = CNN(channels=(3, 2), kernels=(3, 2), pools=(True, False), hidden=(4,), num_classes=3)
+    variables = initial_variables(module, np.zeros((1, 12, 12, 1), np.float32))
+    spec = WeightSpec.from_module(module, variables, inputs=INPUTS)
+    weights = np.random.default_rng(0).normal(0, 0.3, (5, spec.size)).astype(np.float32)
+    rows = [
+        {"seed": i, "epoch": 2, "split": "held_out" if i > 2 else "train", "test_accuracy": 0.3}
+        for i in range(5)
+    ]
+    zoo.create(root / "zoo", spec, dataset="pets", recipe={"optimizer": "adam"})
+    zoo.add(root / "zoo", weights, rows)
+    rng = np.random.default_rng(1)
+    images = {
+        f"{split}_images": rng.integers(0, 256, (count, 12, 12)).astype(np.uint8)
+        for split, count in (("train", 60), ("test", 30))
+    }
+    labels = {f"{s}_labels": np.arange(n) % 3 for s, n in (("train", 60), ("test", 30))}
+    np.savez(root / "pets.npz", **images, **labels)
+    return root
+
+
+def own(zoo_folder, **more):
+    fields = {
+        "zoos": {"pets": str(zoo_folder / "zoo")},
+        "data__dir": str(zoo_folder),
+        "alignment__leader": "pets",
+        "alignment__images": 20,
+        "epochs": (),
+        "initialise__unseen": {},
+    }
+    return config_with(**{**fields, **more})
+
+
+def job_of(config, tmp_path):
+    return Retrieval(config, Workdir(tmp_path / "run", plain_values(config)))
+
+
+def test_a_users_zoo_and_images_are_read_by_config_alone(zoo_folder, tmp_path):
+    job = job_of(own(zoo_folder), tmp_path)
+    assert job.names == ("pets",)
+    assert len(job.part("pets")) == 3 and len(job.part("pets", held_out=True)) == 2
+    images = job.images("pets")
+    assert len(images.train[1]) == 50 and len(images.validation[1]) == 10
+    assert images.test_inputs.shape == (30, 12, 12, 1)
+    first = job.aligned()
+    assert first.values["train"]["pets"].shape == (3, job.joint.size)
+    again = job_of(own(zoo_folder), tmp_path / "second")
+    assert again.shared != job.shared
+    assert again.aligned().fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"epochs": (7,)}, "the zoo of pets has no epoch of (7,); it has 2"),
+        ({"zoos": {"cats": "zoo"}}, "a zoo for pets"),
+        ({"zoos": {"pets": "nowhere"}}, "there is no zoo in"),
+        ({"zoos": {"pets": ""}}, "configs/zoo.py has no variant 'pets': give a folder"),
+    ],
+)
+def test_a_zoo_that_does_not_fit_is_one_sentence(zoo_folder, tmp_path, fields, sentence):
+    if "zoos" in fields:
+        fields = {"zoos": {k: v and str(zoo_folder / v) for k, v in fields["zoos"].items()}}
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        _ = job_of(own(zoo_folder, **fields), tmp_path).zoos
+
+
+def test_networks_need_images_that_they_have_not_seen(zoo_folder, tmp_path):
+    job = job_of(own(zoo_folder, data__validation_share=0.0), tmp_path)
+    with pytest.raises(UserError, match="none are left for choices and support images"):
+        job.images("pets")
