@@ -114,7 +114,6 @@ def check_initialise(config: ConfigDict) -> None:
     if part.images < 0:
         raise UserError(f"initialise.images is {part.images}; it is from 0, which means all.")
     for name, like in part.unseen.items():
-        classes = image_sets.facts(name).classes
         if name in config.zoos:
             raise UserError(f"initialise.unseen names {name}, which has a zoo: it is seen.")
         if like not in config.zoos:
@@ -122,7 +121,13 @@ def check_initialise(config: ConfigDict) -> None:
                 f"initialise.unseen.{name} is {like!r}; it is the data set whose network {name} "
                 f"takes, one of {', '.join(config.zoos)}."
             )
-        if classes != (wanted := image_sets.facts(like).classes):
+        known = image_sets.CATALOGUE
+        if not image_sets.at_hand(name, config.data.dir):
+            image_sets.facts(name)  # refuses a name that is nobody's
+        if name not in known or like not in known:
+            continue  # a set of the user's own, whose classes its file tells
+        classes, wanted = known[name].classes, known[like].classes
+        if classes != wanted:
             raise UserError(
                 f"initialise.unseen.{name} is {like!r}, whose networks tell {wanted} classes "
                 f"apart; {name} has {classes}."

@@ -190,7 +190,7 @@ def mini_imagenet(
     keep = train_classes or available
     parts["train"] = ClassImages(parts["train"].images[:keep], parts["train"].names[:keep])
     ends = np.cumsum([len(part) for part in parts.values()])
-    present = [name for name in names if _prepared(name, data_dir)]
+    present = [name for name in names if image_sets.at_hand(name, data_dir)]
     titles = {
         "in_distribution": f"In distribution: mini-ImageNet, the {len(parts['test'])} test classes"
     }
@@ -232,17 +232,6 @@ def _foreign_names(foreign: Sequence[str]) -> tuple[str, ...]:
     if len(set(foreign)) != len(foreign):
         raise UserError(f"data.foreign names a set twice: {', '.join(foreign)}.")
     return tuple(foreign)
-
-
-def _prepared(name: str, data_dir: str | Path) -> bool:
-    """Whether the set is embedded or on the disk, damaged or not."""
-    if name in image_sets.EMBEDDED:
-        return True
-    try:
-        image_sets.finished(name, data_dir)
-    except UserError:
-        return False
-    return True
 
 
 def _by_class(part: image_sets.ImageSet, limit: int) -> ClassImages:

@@ -19,7 +19,7 @@ from flown_jax.data.catalogue import CATALOGUE, EMBEDDED, Facts, facts
 from flown_jax.data.glyphs import handwritten_digits
 from flown_jax.errors import UserError
 
-__all__ = ["CATALOGUE", "Facts", "ImageSet", "facts", "finished", "load", "local_folder"]
+__all__ = ["CATALOGUE", "Facts", "ImageSet", "at_hand", "facts", "finished", "load", "local_folder"]
 
 DATA_DIR = "data"
 _BUCKET = re.compile(r"[a-z][a-z0-9+.-]+:/+")
@@ -86,6 +86,20 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
             f"{folder} has images of {images.shape[-1]} channels; {name} has {official.channels}."
         )
     return ImageSet(name, images, labels, class_names or official.class_names, split)
+
+
+def at_hand(name: str, data_dir: str | Path | None = None) -> bool:
+    """Whether a set is embedded or on the disk, damaged or not."""
+    if name in EMBEDDED:
+        return True
+    if name not in CATALOGUE:
+        root = local_folder(DATA_DIR if data_dir is None else data_dir)
+        return (root / f"{name}.npz").is_file()
+    try:
+        finished(name, data_dir)
+    except UserError:
+        return False
+    return True
 
 
 def finished(name: str, data_dir: str | Path | None = None) -> Path:

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.data import image_sets
-from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import interval
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
@@ -108,7 +107,7 @@ class ZooRecipe:
 
 def on_disk(names: Iterable[str], data_dir: str | Path) -> tuple[str, ...]:
     """Those of the image sets that are embedded or prepared in `data_dir`, damaged or not."""
-    return tuple(name for name in names if _prepared(name, data_dir))
+    return tuple(name for name in names if image_sets.at_hand(name, data_dir))
 
 
 def random_starts(seed: int, spec: WeightSpec, count: int, scheme: str) -> np.ndarray | None:
@@ -223,13 +222,3 @@ def _usable(field: str, value: Any) -> bool:
     if field == "batch":
         return value >= 1
     return value > 0 if field == "learning_rate" else value >= 0
-
-
-def _prepared(name: str, data_dir: str | Path) -> bool:
-    if name in image_sets.EMBEDDED:
-        return True
-    try:
-        image_sets.finished(name, data_dir)
-    except UserError:
-        return False
-    return True
