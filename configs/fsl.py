@@ -1,7 +1,7 @@
 """Few-shot learning: heads of a frozen backbone, generated from a support set (paper section 3.2).
 
     python -m experiments.fewshot --config=configs/fsl.py            # two cores
-    python -m experiments.fewshot --config=configs/fsl.py:tiny       # every stage, under a minute
+    python -m experiments.fewshot --config=configs/fsl.py:tiny       # every stage, a minute
     python -m experiments.fewshot --config=configs/fsl.py:unet       # the flat latent and UNet
     python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet       # real images
     python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet_tiny  # every stage of it

@@ -29,7 +29,7 @@ METHODS = {
     "flown_weights": "the paper's objective",
     "flown_task": "the task loss without reconstruction",
     "flown_raw": "as `flown`, networks not aligned",
-    "flown_prior": "the flow starts from mini-ImageNet networks, as in the paper",
+    "flown_prior": "the flow starts from networks of another data set, as in the paper",
     "flown_prior_mended": "the same, and the encoder also reconstructs them",
 }
 STARTS = {
