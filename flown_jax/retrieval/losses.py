@@ -18,6 +18,7 @@ from flax import linen as nn
 from jax import Array
 
 from flown_jax.encoders.losses import vae_loss
+from flown_jax.few_shot.losses import noisy_condition
 from flown_jax.flow import diffusion, matching
 from flown_jax.models.many import Logits
 from flown_jax.retrieval.space import ZooSpace
@@ -183,7 +184,7 @@ def flow_loss(
       condition_noise: standard deviation of the noise on the condition's entries.
     """
     key_noise, key_flow = jax.random.split(key)
-    condition = _noisy(key_noise, batch["condition"], condition_noise)
+    condition = noisy_condition(key_noise, batch["condition"], condition_noise)
     loss, _ = matching.cfm_loss(
         lambda x, t, c: velocity.apply(params, x, t, c),
         key_flow,
@@ -208,7 +209,7 @@ def diffusion_loss(
 ) -> LossAndMetrics:
     """The DDPM twin of `flow_loss`: noise prediction, the same network, latents and condition."""
     key_noise, key_steps = jax.random.split(key)
-    condition = _noisy(key_noise, batch["condition"], condition_noise)
+    condition = noisy_condition(key_noise, batch["condition"], condition_noise)
     loss, _ = diffusion.ddpm_loss(
         lambda x, t, c: network.apply(params, x, t / len(schedule), c),
         key_steps,
@@ -217,14 +218,6 @@ def diffusion_loss(
         schedule,
     )
     return loss, {"eps": loss}
-
-
-def _noisy(key: Array, condition: Mapping[str, Array], scale: float) -> dict[str, Array]:
-    keys = jax.random.split(key, len(condition))
-    return {
-        name: condition[name] + scale * jax.random.normal(k, condition[name].shape)
-        for name, k in zip(sorted(condition), keys, strict=True)
-    }
 
 
 def _shortfall(x: Array, target: float) -> Array:
