@@ -206,6 +206,7 @@ def _features() -> ConfigDict:
 
 def _tiny(config: ConfigDict) -> None:
     """Every stage, as small as it goes."""
+    config.zoos = ConfigDict({"latin": "", "colour_symbols": ""})
     config.trained.update(count=8, epochs=1, save_epochs=(1,))
     config.epochs = (1,)
     config.features.data.update(train_classes=40, validation_classes=20, images_per_class=12)

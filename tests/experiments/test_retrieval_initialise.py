@@ -218,7 +218,7 @@ def test_one_rate_is_not_tuned(tmp_path, monkeypatch):
         ({"runs": 6}, "from 1 to 5"),
         ({"images": -1}, "initialise.images is -1"),
         ({"unseen": {"greek": "mnist"}}, "initialise.unseen.greek is 'mnist'.*latin"),
-        ({"unseen": {"digits": "latin"}}, "digits, which has a zoo"),
+        ({"unseen": {"colour_symbols": "latin"}}, "colour_symbols, which has a zoo"),
         ({"unseen": {"uspss": "latin"}}, "uspss"),
         ({"unseen": {"cifar100": "latin"}}, "tell 10 classes apart; cifar100 has 100"),
     ],
