@@ -100,7 +100,7 @@ def _default() -> ConfigDict:
     )
     config.ddpm = ConfigDict(
         {"timesteps": 1000, "beta_start": 1e-4, "beta_end": 2e-2, "steps": 100}
-        | {"recipe": recipe(2000, 64, 1e-3, 0.0, clip=1.0)}
+        | {"recipe": recipe(4000, 64, 1e-3, 0.0, clip=1.0, ema_decay=0.999)}
     )
     # Where the flow of A.4.2 starts: networks of another data set, on weights alone as in
     # beside.weights.
@@ -238,7 +238,7 @@ def _real(config: ConfigDict) -> None:
     config.epochs = ()
     config.alignment.leader = "mnist"
     config.codec.recipe.steps = 6000
-    config.flow.recipe.steps = 8000
+    config.flow.recipe.steps = config.ddpm.recipe.steps = 8000
     config.beside.task.codec.recipe.steps = 1500
     config.beside.raw.codec.recipe.steps = 3000
     config.prior.dataset = "mini_imagenet"

@@ -177,7 +177,7 @@ def confusion(
     vectors = {name: generators.sampled(design, flow, name, draws)[1] for name in job.names}
     shares: dict[str, dict[str, float]] = {}
     rows = []
-    for shown, found in came_out(design, vectors).items():
+    for shown, found in came_out(job, design, vectors).items():
         shares[shown] = {name: found.count(name) / len(found) for name in job.names}
         for name, share in shares[shown].items():
             metric = f"came_out_{name}"

@@ -193,25 +193,36 @@ class Rivals:
         return dict(zip(starts, np.split(found["weights"][0], ends), strict=True))
 
 
-def came_out(design: Design, vectors: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """The data set whose training network is nearest to each sample, for each set shown.
+def came_out(
+    job: Retrieval, design: Design, vectors: Mapping[str, np.ndarray], count: int = 1000
+) -> dict[str, list[str]]:
+    """The data set that each sample is a network of, for each set that was shown.
+
+    It is the set on whose validation images the network comes nearest to the training networks'
+    accuracy, each time read as a network of that set. Distances of weights would not tell: what
+    lies between the members of a zoo is far from all of them.
 
     Args:
       vectors: standardised joint vectors (S, D) of the samples, by the set that was shown.
+      count: images of each set.
     """
-    space = design.latents.space
-    members = {name: np.asarray(space.normalise(name, w)) for name, w in design.weights.items()}
-    names = list(members)
-    found = {}
-    for shown, samples in vectors.items():
-        distances = np.stack([_nearest(samples, members[name]) for name in names], 1)
-        found[shown] = [names[i] for i in distances.argmin(1)]
-    return found
+    shares: dict[str, list[np.ndarray]] = {shown: [] for shown in vectors}
+    for name in job.names:
+        images, spec = job.images(name), job.joint.spec(name)
+        known = (spec, images.validation_inputs[:count], images.validation[1][:count])
+        original = _accuracy(job.part(name).weights, *known).mean()
+        for shown, samples in vectors.items():
+            weights = np.asarray(design.latents.space.restore(name, jnp.asarray(samples)))
+            shares[shown].append(_accuracy(weights, *known) / original)
+    return {
+        shown: [job.names[i] for i in np.stack(found).argmax(0)] for shown, found in shares.items()
+    }
 
 
-def _nearest(x: np.ndarray, members: np.ndarray) -> np.ndarray:
-    squares = (x**2).sum(1)[:, None] - 2 * x @ members.T + (members**2).sum(1)[None]
-    return squares.min(1)
+def _accuracy(
+    weights: np.ndarray, spec: WeightSpec, images: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    return accuracy(spec, weights, images, labels)
 
 
 def _kaiming(key: jax.Array, spec: WeightSpec, shape: tuple[int, ...]) -> jax.Array:
