@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.fewshot_settings import Setting, settings
+from experiments.stages import Stages
 from flown_jax.data import datasets
 from flown_jax.data.datasets import ClassImages, FewShotData
 from flown_jax.errors import UserError
@@ -27,7 +27,7 @@ from flown_jax.few_shot.training import Examples
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.models.resnet12 import ResNet12
 from flown_jax.training.recipe import Recipe
-from flown_jax.training.stages import StageContext, StageResult, fingerprint, stage
+from flown_jax.training.stages import StageContext, StageResult, fingerprint
 from flown_jax.training.workdir import Workdir
 
 PROBE = ("steps", "learning_rate", "weight_decay", "use_bias")
@@ -57,7 +57,7 @@ class Tables:
     fingerprint: str
 
 
-class FewShot:
+class FewShot(Stages):
     """The stages of one run, each a method; a stage is computed once and then kept.
 
     Backbones, features, baselines' choices and target heads do not depend on what is learned from
@@ -65,21 +65,8 @@ class FewShot:
     """
 
     def __init__(self, config: ConfigDict, workdir: Workdir) -> None:
-        self.config, self.workdir = config, workdir
+        super().__init__(config, workdir)
         self.settings = settings(config)
-        self.shared: Path | None = workdir.path.parent / "shared" if config.share else None
-        self.seconds = self.seconds_here = 0.0
-
-    def stage(self, name: str, inputs: dict[str, Any], function: Any, **where: Any) -> StageResult:
-        """A stage of this run; its time counts."""
-        result = stage(self.workdir, name, inputs, function, **where)
-        self.seconds += result.seconds
-        self.seconds_here += 0.0 if result.reused else result.seconds
-        return result
-
-    def common(self, name: str, inputs: dict[str, Any], function: Any) -> StageResult:
-        """A stage that the runs beside this one share."""
-        return self.stage(name, inputs, function, shared=self.shared)
 
     @functools.cached_property
     def images(self) -> FewShotData:

@@ -15,6 +15,7 @@ from configs.zoo import get_config as zoo_config
 from configs.zoo import variants as zoo_variants
 from experiments.fewshot_generators import caml_module, train_caml
 from experiments.fewshot_stages import FewShot
+from experiments.stages import Stages
 from experiments.zoo_stages import ZooTraining, split
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
@@ -24,7 +25,7 @@ from flown_jax.few_shot.training import fit_conditioner
 from flown_jax.retrieval.aligned import ZooImages, align_zoos
 from flown_jax.retrieval.conditions import Conditions, conditions, draw_supports, encoded
 from flown_jax.retrieval.starts import on_disk
-from flown_jax.training.stages import StageResult, plain_values, stage
+from flown_jax.training.stages import StageResult, plain_values
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights import zoo
 from flown_jax.weights.alignment import Reference, apply_reference
@@ -65,7 +66,7 @@ class Images:
         return self.preprocessing.apply(self.test[0])
 
 
-class Retrieval:
+class Retrieval(Stages):
     """The stages of one run; a stage is computed once and then kept.
 
     Zoos, features, alignment and conditions do not depend on what is learned from them: runs
@@ -73,22 +74,9 @@ class Retrieval:
     """
 
     def __init__(self, config: ConfigDict, workdir: Workdir) -> None:
-        self.config, self.workdir = config, workdir
-        self.shared: Path | None = workdir.path.parent / "shared" if config.share else None
-        self.seconds = self.seconds_here = 0.0
+        super().__init__(config, workdir)
         self.names = tuple(config.zoos)
         self._images: dict[str, Images] = {}
-
-    def stage(self, name: str, inputs: dict[str, Any], function: Any, **where: Any) -> StageResult:
-        """A stage of this run; its time counts."""
-        result = stage(self.workdir, name, inputs, function, **where)
-        self.seconds += result.seconds
-        self.seconds_here += 0.0 if result.reused else result.seconds
-        return result
-
-    def common(self, name: str, inputs: dict[str, Any], function: Any) -> StageResult:
-        """A stage that the runs beside this one share."""
-        return self.stage(name, inputs, function, shared=self.shared)
 
     @functools.cached_property
     def zoos(self) -> dict[str, Zoo]:

@@ -146,7 +146,7 @@ def sample_flow(
         )
         return latents.decode(solution.x1, base), jnp.mean(jnp.asarray(solution.nfe))
 
-    heads, nfe = jax.lax.map(draw, _sample_keys(key, samples))
+    heads, nfe = jax.lax.map(draw, sample_keys(key, samples))
     return heads, nfe.mean()
 
 
@@ -178,7 +178,7 @@ def sample_diffusion(
         )
         return latents.decode(solution.x1, base), jnp.asarray(solution.nfe)
 
-    heads, nfe = jax.lax.map(draw, _sample_keys(key, samples))
+    heads, nfe = jax.lax.map(draw, sample_keys(key, samples))
     return heads, nfe.mean()
 
 
@@ -211,5 +211,6 @@ def as_noise_model(
     return lambda x, t, condition: module.apply(params, x, t / len(schedule), condition)
 
 
-def _sample_keys(key: Array, samples: int) -> Array:
+def sample_keys(key: Array, samples: int) -> Array:
+    """A key (samples,) for each sample, the same however many there are."""
     return jax.vmap(lambda s: jax.random.fold_in(key, s))(jnp.arange(samples))

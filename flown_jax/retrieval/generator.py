@@ -13,6 +13,7 @@ from flax import struct
 from jax import Array
 
 from flown_jax.few_shot.codec import Standardiser
+from flown_jax.few_shot.generator import as_noise_model, as_velocity, sample_keys
 from flown_jax.flow import diffusion, sampling
 from flown_jax.retrieval.space import ZooSpace
 
@@ -80,10 +81,10 @@ def sample_flow(
       x0: (S, ...), in the place of draws of the source.
     """
     if x0 is None:
-        keys = _sample_keys(key, _count(condition))
+        keys = sample_keys(key, _count(condition))
         x0 = temperature * jax.vmap(lambda k: source(k, (1, *latent_shape))[0])(keys)
     solution = sampling.sample(
-        lambda x, t, c: velocity.apply(params, x, t, c), x0, condition, solver=solver, steps=steps
+        as_velocity(velocity, params), x0, condition, solver=solver, steps=steps
     )
     return solution.x1, jnp.mean(jnp.asarray(solution.nfe))
 
@@ -102,7 +103,7 @@ def sample_diffusion(
     key_start, key_steps = jax.random.split(key)
     start = jax.random.normal(key_start, (_count(condition), *latent_shape))
     solution = diffusion.sample_ddpm(
-        lambda x, t, c: network.apply(params, x, t / len(schedule), c),
+        as_noise_model(network, params, schedule),
         key_steps,
         start,
         condition,
@@ -114,7 +115,3 @@ def sample_diffusion(
 
 def _count(condition: Condition) -> int:
     return next(iter(condition.values())).shape[0]
-
-
-def _sample_keys(key: Array, samples: int) -> Array:
-    return jax.vmap(lambda s: jax.random.fold_in(key, s))(jnp.arange(samples))

@@ -18,6 +18,7 @@ from flax import linen as nn
 from jax import Array
 
 from flown_jax.encoders.losses import vae_loss
+from flown_jax.few_shot.generator import as_noise_model, as_velocity
 from flown_jax.few_shot.losses import noisy_condition
 from flown_jax.flow import diffusion, matching
 from flown_jax.models.many import Logits
@@ -186,7 +187,7 @@ def flow_loss(
     key_noise, key_flow = jax.random.split(key)
     condition = noisy_condition(key_noise, batch["condition"], condition_noise)
     loss, _ = matching.cfm_loss(
-        lambda x, t, c: velocity.apply(params, x, t, c),
+        as_velocity(velocity, params),
         key_flow,
         batch["latent"],
         condition,
@@ -211,7 +212,7 @@ def diffusion_loss(
     key_noise, key_steps = jax.random.split(key)
     condition = noisy_condition(key_noise, batch["condition"], condition_noise)
     loss, _ = diffusion.ddpm_loss(
-        lambda x, t, c: network.apply(params, x, t / len(schedule), c),
+        as_noise_model(network, params, schedule),
         key_steps,
         batch["latent"],
         condition,
