@@ -237,10 +237,14 @@ def _real(config: ConfigDict) -> None:
     config.zoos = ConfigDict({name: f"zoos/{name}_short" for name in _REAL})
     config.epochs = ()
     config.alignment.leader = "mnist"
+    # With fewer images to draw supports from, and narrower, the flow fails on some unseen ones.
+    config.condition.update(draws=1000, pool=500)
+    config.velocity.sizes.update(hidden_dims=(512, 512, 512), embedding_dim=128)
     config.codec.recipe.steps = 6000
     config.flow.recipe.steps = config.ddpm.recipe.steps = 8000
     config.beside.task.codec.recipe.steps = 1500
     config.beside.raw.codec.recipe.steps = 3000
+    config.beside.weights.flow.recipe = ConfigDict({"steps": 30_000})
     config.prior.dataset = "mini_imagenet"
     config.initialise.unseen = ConfigDict(
         {"usps": "mnist", "kmnist": "mnist", "svhn_cropped": "fashion_mnist"}

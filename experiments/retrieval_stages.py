@@ -262,13 +262,14 @@ class Retrieval(Stages):
         def function(_: Any) -> dict[str, Any]:
             found: dict[str, Any] = {"train": {}, "validation": {}}
             channels = _channels(encoder)
+            most = max(self.config.evaluation.draws, self.config.sampling.samples)
+            wanted = {"train": config.draws, "validation": most}
             for number, (name, like) in enumerate(sets.items()):
                 images = self.images(name, like)
                 classes = self.zoos[like or name].spec.sizes_dict["num_classes"]
-                for kind, draws in (
-                    ("train", config.draws),
-                    ("validation", max(self.config.evaluation.draws, self.config.sampling.samples)),
-                ):
+                for kind, draws in wanted.items():
+                    if kind == "train" and name in present:
+                        continue  # nothing is learned from a foreign set
                     pictures, labels = getattr(images, kind)
                     supports = draw_supports(
                         2 * number + (kind == "train"),
