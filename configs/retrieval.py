@@ -22,7 +22,7 @@ _REAL = ("mnist", "fashion_mnist", "cifar10", "stl10")
 def get_config(variant: str = "default") -> ConfigDict:
     """The configuration of a variant: `default`, `tiny`, `real`, `init` or `paper`."""
     variants = {
-        "default": lambda config: None,
+        "default": _embedded,
         "tiny": _tiny,
         "real": _real,
         "init": _init,
@@ -202,6 +202,30 @@ def _features() -> ConfigDict:
     for name in ("logistic", "velocity", "sampling", "condition", "variant", "tensorboard"):
         del config[name]
     return config
+
+
+def _embedded(config: ConfigDict) -> None:
+    """Ten minutes from nothing: most of it is compilation."""
+    config.trained.update(count=32)
+    config.features.data.update(train_classes=200, validation_classes=60, images_per_class=20)
+    config.features.tasks.update(train=600, validation=20)
+    config.features.backbone.channels = (8, 8, 16, 32)
+    config.features.backbone.recipe.update(steps=200, batch=64, warmup=0)
+    config.features.tasks.train_query = 5
+    config.features.caml.update(num_layers=1, mlp_dim=64)  # more layers stay at chance for longer
+    config.features.caml.recipe.update(steps=500, batch=8, learning_rate=5e-3, validate_every=250)
+    config.condition.update(draws=200, slot_tasks=50)
+    config.codec.sizes.hidden_dim = 256
+    config.codec.recipe.steps = 1000
+    config.flow.recipe.steps = config.ddpm.recipe.steps = 3000
+    config.beside.task.codec.recipe.steps = 300
+    config.beside.raw.codec.recipe.steps = 500
+    config.prior.update(networks=2, epochs=4)
+    config.prior.recipe.steps = 500
+    config.rivals.update(steps=500, tuned_on=4)
+    config.sampling.samples = 24
+    config.evaluation.update(yard_networks=20, draws=50, matching_images=40)
+    config.initialise.update(images=1000, epochs=(0, 1, 5))
 
 
 def _tiny(config: ConfigDict) -> None:

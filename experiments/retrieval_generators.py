@@ -224,45 +224,44 @@ class Generators:
     def flow(self, design: Design) -> StageResult:
         """The velocity's parameters."""
         part = design.config.flow
-
-        def function(context: StageContext) -> dict[str, Any]:
-            network = self.network(design)
-            loss = partial(
-                losses.flow_loss,
-                network,
-                path=paths.LinearPath(part.sigma),
-                coupling=get_coupling(part.coupling),
-                source=get_source(part.source),
-                condition_noise=part.condition_noise,
-            )
-            batch_at = self._batches(design, part)
-            params = training.train_generator(
-                context, network, loss, batch_at, recipe(part), seed=design.config.seed
-            )
-            return {"params": params}
-
-        return self.job.stage(design.stage_name("flow"), self._inputs(design), function)
+        loss = partial(
+            losses.flow_loss,
+            path=paths.LinearPath(part.sigma),
+            coupling=get_coupling(part.coupling),
+            source=get_source(part.source),
+            condition_noise=part.condition_noise,
+        )
+        return self._generator(design, "flow", part, loss, self._inputs(design))
 
     def ddpm(self, design: Design) -> StageResult:
         """The rival of the flow in the same latents: parameters of the noise predictor."""
         part = design.config.ddpm
+        loss = partial(
+            losses.diffusion_loss,
+            schedule=_schedule(part),
+            condition_noise=design.config.flow.condition_noise,
+        )
+        inputs = {**self._inputs(design), "ddpm": part}
+        return self._generator(design, "ddpm", part, loss, inputs)
+
+    def _generator(
+        self, design: Design, kind: str, part: ConfigDict, loss: Any, inputs: dict[str, Any]
+    ) -> StageResult:
+        """A stage: the parameters of a network of latents, by `loss(network, params, ...)`."""
 
         def function(context: StageContext) -> dict[str, Any]:
             network = self.network(design)
-            loss = partial(
-                losses.diffusion_loss,
-                network,
-                schedule=_schedule(part),
-                condition_noise=design.config.flow.condition_noise,
-            )
-            batch_at = self._batches(design, part)
             params = training.train_generator(
-                context, network, loss, batch_at, recipe(part), seed=design.config.seed
+                context,
+                network,
+                partial(loss, network),
+                self._batches(design, part),
+                recipe(part),
+                seed=design.config.seed,
             )
             return {"params": params}
 
-        inputs = {**self._inputs(design), "ddpm": part}
-        return self.job.stage(design.stage_name("ddpm"), inputs, function)
+        return self.job.stage(design.stage_name(kind), inputs, function)
 
     def networks(self, design: Design, name: str, z: np.ndarray) -> np.ndarray:
         """A set's networks (S, D of the set) of standardised latents."""
