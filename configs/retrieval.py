@@ -206,7 +206,8 @@ def _features() -> ConfigDict:
 
 def _embedded(config: ConfigDict) -> None:
     """Ten minutes from nothing: most of it is compilation."""
-    config.trained.update(count=32)
+    config.trained.update(count=32, epochs=6, save_epochs=(3, 6))
+    config.epochs = (6,)
     config.features.data.update(train_classes=200, validation_classes=60, images_per_class=20)
     config.features.tasks.update(train=600, validation=20)
     config.features.backbone.channels = (8, 8, 16, 32)
@@ -216,16 +217,16 @@ def _embedded(config: ConfigDict) -> None:
     config.features.caml.recipe.update(steps=500, batch=8, learning_rate=5e-3, validate_every=250)
     config.condition.update(draws=200, slot_tasks=50)
     config.codec.sizes.hidden_dim = 256
-    config.codec.recipe.steps = 1000
+    config.codec.recipe.steps = 800
     config.flow.recipe.steps = config.ddpm.recipe.steps = 3000
     config.beside.task.codec.recipe.steps = 300
     config.beside.raw.codec.recipe.steps = 500
-    config.prior.update(networks=2, epochs=4)
+    config.prior.update(networks=2, epochs=2)
     config.prior.recipe.steps = 500
-    config.rivals.update(steps=500, tuned_on=4)
+    config.rivals.update(steps=300, tuned_on=4)
     config.sampling.samples = 24
     config.evaluation.update(yard_networks=20, draws=50, matching_images=40)
-    config.initialise.update(images=1000, epochs=(0, 1, 5))
+    config.initialise.update(images=1000, epochs=(0, 1, 3))
 
 
 def _tiny(config: ConfigDict) -> None:
