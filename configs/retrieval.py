@@ -205,7 +205,7 @@ def _features() -> ConfigDict:
 
 
 def _embedded(config: ConfigDict) -> None:
-    """Ten minutes from nothing: most of it is compilation."""
+    """Small zoos and short trainings, from nothing; much of the time is compilation."""
     config.trained.update(count=32, epochs=6, save_epochs=(3, 6))
     config.epochs = (6,)
     config.features.data.update(train_classes=200, validation_classes=60, images_per_class=20)

@@ -209,20 +209,14 @@ def came_out(
     shares: dict[str, list[np.ndarray]] = {shown: [] for shown in vectors}
     for name in job.names:
         images, spec = job.images(name), job.joint.spec(name)
-        known = (spec, images.validation_inputs[:count], images.validation[1][:count])
-        original = _accuracy(job.part(name).weights, *known).mean()
+        shown_to, labels = images.validation_inputs[:count], images.validation[1][:count]
+        original = accuracy(spec, job.part(name).weights, shown_to, labels).mean()
         for shown, samples in vectors.items():
             weights = np.asarray(design.latents.space.restore(name, jnp.asarray(samples)))
-            shares[shown].append(_accuracy(weights, *known) / original)
+            shares[shown].append(accuracy(spec, weights, shown_to, labels) / original)
     return {
         shown: [job.names[i] for i in np.stack(found).argmax(0)] for shown, found in shares.items()
     }
-
-
-def _accuracy(
-    weights: np.ndarray, spec: WeightSpec, images: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
-    return accuracy(spec, weights, images, labels)
 
 
 def _kaiming(key: jax.Array, spec: WeightSpec, shape: tuple[int, ...]) -> jax.Array:
