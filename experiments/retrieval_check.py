@@ -55,7 +55,7 @@ def _check_design(config: ConfigDict) -> None:
         )
     if not (codec.weights_weight or codec.task_weight):
         raise UserError("codec has neither weights_weight nor task_weight: nothing is learned.")
-    for name in ("sigma_lat", "sigma_in", "task_weight", "weights_weight"):
+    for name in ("sigma_lat", "sigma_in", "task_weight", "weights_weight", "task_balance"):
         if codec[name] < 0:
             raise UserError(f"codec.{name} is {codec[name]}; it must not be negative.")
     for part in ("codec", "flow"):

@@ -30,6 +30,7 @@ from flown_jax.retrieval.generator import ZooLatents, sample_diffusion, sample_f
 from flown_jax.retrieval.space import ZooSpace
 from flown_jax.retrieval.training import ZooExamples
 from flown_jax.training.stages import StageContext, StageResult
+from flown_jax.weights.joint import JointSpace
 
 _CODEC_LOSS = (
     "reconstruction",
@@ -115,6 +116,16 @@ def build_codec(config: ConfigDict, weight_dim: int) -> nn.Module:
     raise UserError(f"codec.form is {config.codec.form!r}; it must be 'mlp' or 'autoencoder_kl'.")
 
 
+def loss_options(
+    part: ConfigDict, joint: JointSpace, examples: Mapping[str, ZooExamples]
+) -> dict[str, Any]:
+    """What `losses.codec_loss` takes of a codec's config."""
+    found = {field: part[field] for field in _CODEC_LOSS}
+    if part.task_weight and part.task_balance:
+        found["task_scales"] = training.task_scales(joint, examples, part.task_balance)
+    return found
+
+
 class Generators:
     """Makes and trains designs on the same zoos and conditions."""
 
@@ -162,7 +173,7 @@ class Generators:
                 batch_at,
                 recipe(part),
                 seed=seed,
-                **{field: part[field] for field in _CODEC_LOSS},
+                **loss_options(part, self.job.joint, examples),
             )
             means, statistics = training.fit_latent_statistics(module, variables, space, examples)
             return {

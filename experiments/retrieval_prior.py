@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,13 @@ import numpy as np
 from flax import linen as nn
 
 from experiments.fewshot_stages import recipe
-from experiments.retrieval_generators import Design, Generators, Weights, draw_key
+from experiments.retrieval_generators import (
+    Design,
+    Generators,
+    Weights,
+    draw_key,
+    loss_options,
+)
 from experiments.retrieval_stages import Retrieval, banks
 from flown_jax.data import image_sets
 from flown_jax.data.catalogue import EMBEDDED
@@ -235,7 +240,7 @@ class _Runs:
                 noise=self.config.noise,
                 count=part.networks,
                 weight=self.config.weight,
-                **{field: part[field] for field in _codec_fields()},
+                **loss_options(part, self.job.joint, examples),
             )
             _, statistics = training.fit_latent_statistics(
                 self.codec, variables, self.source.space, examples
@@ -361,12 +366,6 @@ class _Runs:
 
 def _images(job: Retrieval) -> image_sets.ImageSet:
     return image_sets.load(job.config.prior.dataset, "train", job.config.data.dir)
-
-
-def _codec_fields() -> list[str]:
-    """The fields of the config's codec that its loss takes."""
-    found = inspect.signature(losses.codec_loss).parameters.values()
-    return [field.name for field in found if field.kind is field.KEYWORD_ONLY]
 
 
 def _facts(

@@ -94,6 +94,7 @@ def codec_loss(
     anchor: float = 0.0,
     diversity_weight: float = 0.0,
     diversity_target: float = 0.7,
+    task_scales: Mapping[str, float] | None = None,
 ) -> LossAndMetrics:
     """Loss of the weight autoencoder (eq. 2, noise of A.3.2) plus the loss of decoded mixes.
 
@@ -110,6 +111,8 @@ def codec_loss(
       diversity_weight: of the squared shortfall of the decoded mixes' distances; without it the
         task loss draws all of them towards one good network.
       diversity_target: the distance that is wanted, in units of the zoo's own.
+      task_scales: of each data set's cross-entropy in the loss, as `training.task_scales` makes
+        them; all 1 without. The metric `task` is the mean without them.
     """
     names = sorted(batch["weights"])
     x = jnp.concatenate([batch["weights"][name] for name in names])
@@ -133,7 +136,7 @@ def codec_loss(
     if task_weight:
         means = codec.apply(variables, x, method="encode").mode()
         sizes = [len(batch["weights"][name]) for name in names]
-        losses, hits, anchors, shortfalls, start = [], [], [], [], 0
+        losses, scaled, hits, anchors, shortfalls, start = [], [], [], [], [], 0
         for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
             own = slice(start, start + size)
             start += size
@@ -153,10 +156,11 @@ def codec_loss(
                 logits[name], params, batch["images"][name], batch["labels"][name]
             )
             losses.append(value)
+            scaled.append(value * (task_scales[name] if task_scales else 1.0))
             hits.append(hit)
         metrics["task"] = jnp.stack(losses).mean()
         metrics["mix_accuracy"] = jnp.stack(hits).mean()
-        loss = loss + task_weight * metrics["task"]
+        loss = loss + task_weight * jnp.stack(scaled).mean()
         if anchor:
             metrics["anchor"] = jnp.stack(anchors).mean()
             loss = loss + anchor * metrics["anchor"]

@@ -50,6 +50,7 @@ def test_every_variant_is_accepted(variant):
         ({"flow__target": "all"}, "flow.target is 'all'; it must be 'mixes' or 'members'"),
         ({"codec__members": 9}, "codec.members is 9; a mix has from 1 to codec.networks = 6"),
         ({"codec__task_weight": -1.0}, "codec.task_weight is -1.0; it must not be negative"),
+        ({"codec__task_balance": -0.5}, "codec.task_balance is -0.5; it must not be negative"),
         ({"flow__concentration": 0.0}, "flow.concentration is 0.0; it must be above 0"),
         ({"codec__form": "conv"}, "codec.form is 'conv'"),
         ({"velocity__kind": "resnet"}, "velocity.kind is 'resnet'"),

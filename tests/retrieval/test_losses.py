@@ -182,6 +182,16 @@ def test_the_task_is_the_cross_entropy_of_decoded_mixes():
     np.testing.assert_allclose(value, 0.5 * metrics["task"] + 0.25 * metrics["anchor"], rtol=1e-5)
 
 
+def test_scales_weigh_each_set_and_leave_the_metric():
+    options = MEANS | {"weights_weight": 0.0, "kl_weight": 0.0, "task_weight": 0.5}
+    scales = {"grey": 3.0, "colour": 0.5}
+    value, metrics = codec_loss(**options, task_scales=scales)
+    found = {name: float(of_the_mean(name, VARIABLES, SPACE, BATCH)[0]) for name in zoos.SPECS}
+    weighted = np.mean([scales[name] * found[name] for name in found])
+    np.testing.assert_allclose(value, 0.5 * weighted, rtol=1e-3)
+    np.testing.assert_allclose(metrics["task"], np.mean(list(found.values())), rtol=1e-3)
+
+
 def test_diversity_counts_below_the_target_alone():
     # Four members, drawn by chance; what changes nothing decodes them to mixes of the weights.
     options = MEANS | {"weights_weight": 0.0, "kl_weight": 0.0, "task_weight": 1.0}

@@ -123,6 +123,20 @@ CONDITIONS = {
     for i, name in enumerate(LATENTS)
 }
 STATISTICS = Standardiser(jnp.full(10, 0.25), jnp.full(10, 2.0))
+def test_scales_are_powers_of_the_originals_cross_entropies():
+    own = {}
+    for name, part in EXAMPLES.items():
+        scores = np.stack([zoos.SPECS[name].apply(w, part.images) for w in part.weights])
+        log_probs = np.asarray(jax.nn.log_softmax(scores))
+        own[name] = -np.mean(log_probs[:, np.arange(30), part.labels])
+    for balance in (0.0, 0.5, 1.0):
+        found = training.task_scales(zoos.JOINT, EXAMPLES, balance)
+        assert found == pytest.approx({k: v**-balance for k, v in own.items()}, rel=1e-4)
+    # Originals that are never wrong do not take all of the loss.
+    high = training.task_scales(zoos.JOINT, EXAMPLES, 1.0, floor=100.0)
+    assert high == pytest.approx({name: 0.01 for name in own})
+
+
 OPTIONS = {"seed": 0, "batch": 64, "members": 2, "concentration": 1.0, "noise": 0.0}
 
 
