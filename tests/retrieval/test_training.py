@@ -123,6 +123,8 @@ CONDITIONS = {
     for i, name in enumerate(LATENTS)
 }
 STATISTICS = Standardiser(jnp.full(10, 0.25), jnp.full(10, 2.0))
+
+
 def test_scales_are_powers_of_the_originals_cross_entropies():
     own = {}
     for name, part in EXAMPLES.items():
