@@ -25,7 +25,7 @@ from experiments.retrieval_generators import Design, Generators, Weights
 from experiments.retrieval_initialise import initialise
 from experiments.retrieval_measure import Measures, Rivals, came_out
 from experiments.retrieval_prior import prior
-from experiments.retrieval_report import screen, write
+from experiments.retrieval_report import prior_sentence, screen, write
 from experiments.retrieval_stages import Retrieval
 from flown_jax.training.records import environment, peak_memory_gib
 from flown_jax.training.stages import StageContext, StageResult, plain_values
@@ -157,6 +157,8 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     ]
     if other_prior.remark:
         remarks.append(other_prior.remark)
+    if other_prior.facts:
+        remarks.append(prior_sentence(other_prior.facts))
     shown_too = {
         "introduction": introduction(config, job),
         "curves": starts.values["curves"],
@@ -196,10 +198,13 @@ def introduction(config: ConfigDict, job: Retrieval) -> str:
     if codec.weights_weight:
         objective.append(f"reconstruction of weights ({codec.reconstruction})")
     if codec.task_weight:
-        objective.append(
+        part = (
             f"{codec.task_weight} times the cross-entropy of networks decoded from mixes of "
             f"{codec.members} latents on training images"
         )
+        if codec.task_balance:
+            part += f", each set's over its originals' own to the power {codec.task_balance}"
+        objective.append(part)
     if codec.diversity_weight:
         objective.append(f"{codec.diversity_weight} times the shortfall of their distances")
     aligned = "aligned to one reference" if config.alignment.encode else "as they are"

@@ -158,6 +158,20 @@ def test_remarks_say_which_rows_saw_images(config):
     }
 
 
+def test_the_priors_facts_are_one_sentence_each():
+    facts = {
+        "prior_train_accuracy": 0.5,
+        "targets_std": 0.8,
+        "prior_std": 0.25,
+        "prior_std_mended": 1.1,
+        "residual": 0.4,
+        "residual_mended": 0.6,
+    }
+    said = retrieval_report.prior_sentence(facts)
+    for part in ("50.0 %", "of 0.25 and", "with 0.80", "have 1.10", "leave 0.40 and 0.60"):
+        assert part in said
+
+
 def test_the_summary_puts_accuracy_beside_diversity_and_copies(tmp_path, config, undrawn):
     lines = written(tmp_path, config)["All sets: accuracy % (minus originals) · diversity · copies"]
     assert lines[0] == "| method | MNIST digits | letters |"
