@@ -109,7 +109,7 @@ def prior_sentence(facts: Mapping[str, float]) -> str:
         f"prior: its networks are right on {100 * facts['prior_train_accuracy']:.1f} % of their "
         "training images. Where the flow trains the encoder, its latents end with a standard "
         f"deviation of {facts['prior_std']:.2f} and the targets' with {facts['targets_std']:.2f} "
-        f"(1 before); with the mended autoencoder they have {facts['prior_std_mended']:.2f}. "
+        f"(1 before); in the mended autoencoder the prior's have {facts['prior_std_mended']:.2f}. "
         f"The two decoders leave {facts['residual']:.2f} and {facts['residual_mended']:.2f} of the "
         "targets' spread out."
     )
