@@ -9,7 +9,8 @@ from pathlib import Path
 
 _STYLE = (
     "body{font-family:sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #ddd;"
+    "table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}"  # wide: scrolls
+    "td,th{border-bottom:1px solid #ddd;"
     "padding:.25rem .6rem;text-align:right}td:first-child,th:first-child,td:last-child"
     "{text-align:left}img{max-width:100%}figcaption{color:#555;font-size:.9rem}"
 )
