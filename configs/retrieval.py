@@ -268,7 +268,7 @@ def _real(config: ConfigDict) -> None:
     config.velocity.sizes.update(hidden_dims=(512, 512, 512), embedding_dim=128)
     config.codec.recipe.steps = 6000
     # The plain mean of the sets' cross-entropies hardly sees MNIST's, a sixteenth of CIFAR-10's.
-    config.codec.update(task_balance=0.5, concentration=3.0)
+    config.codec.update(task_balance=0.25, task_weight=0.225)
     config.flow.recipe.steps = config.ddpm.recipe.steps = 8000
     config.beside.task.codec.recipe.steps = 1500
     config.beside.raw.codec.recipe.steps = 3000
