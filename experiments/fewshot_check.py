@@ -8,12 +8,12 @@ from ml_collections import ConfigDict
 
 from experiments.fewshot_settings import settings
 from flown_jax.errors import UserError
-from flown_jax.few_shot import image_encoder
 from flown_jax.few_shot.networks import make_velocity
 from flown_jax.few_shot.parts import build_codec, tuples
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sampling import sample
 from flown_jax.flow.sources import get_source
+from flown_jax.image_encoders import encoder as image_encoder
 
 # A width for the shapes of codecs; the features' own is known when images were encoded.
 _WIDTH = 64

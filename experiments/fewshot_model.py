@@ -8,9 +8,9 @@ import jax
 
 from experiments.fewshot_generators import CAML_SIZES, Design
 from experiments.fewshot_stages import FewShot, Tables
-from flown_jax.few_shot.image_encoder import ImageEncoder
 from flown_jax.few_shot.parts import Parts, build
 from flown_jax.few_shot.selection import choose_temperature
+from flown_jax.image_encoders.encoder import ImageEncoder
 from flown_jax.training.stages import StageContext, StageResult
 
 

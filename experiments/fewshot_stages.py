@@ -17,13 +17,14 @@ from experiments.stages import Stages
 from flown_jax.data import datasets
 from flown_jax.data.datasets import ClassImages, FewShotData
 from flown_jax.errors import UserError
-from flown_jax.few_shot import image_encoder, training
-from flown_jax.few_shot.backbone import resized, train_backbone
-from flown_jax.few_shot.image_encoder import ImageEncoder
+from flown_jax.few_shot import training
 from flown_jax.few_shot.selection import choose_baselines
 from flown_jax.few_shot.space import HeadSpace, fit_head_space
 from flown_jax.few_shot.tasks import TaskTable, draw_tasks
 from flown_jax.few_shot.training import Examples
+from flown_jax.image_encoders import encoder as image_encoder
+from flown_jax.image_encoders.backbone import resized, train_backbone
+from flown_jax.image_encoders.encoder import ImageEncoder
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.models.resnet12 import ResNet12
 from flown_jax.training.recipe import Recipe

@@ -25,10 +25,10 @@ from flown_jax.few_shot.parts import tuples
 from flown_jax.flow import density, diffusion, paths
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
-from flown_jax.retrieval import losses, training
-from flown_jax.retrieval.generator import ZooLatents, sample_diffusion, sample_flow
-from flown_jax.retrieval.space import ZooSpace
-from flown_jax.retrieval.training import ZooExamples
+from flown_jax.networks import losses, training
+from flown_jax.networks.generator import ZooLatents, sample_diffusion, sample_flow
+from flown_jax.networks.space import ZooSpace
+from flown_jax.networks.training import ZooExamples
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.weights.joint import JointSpace
 

@@ -14,8 +14,8 @@ from experiments.retrieval_generators import Design, Generators
 from experiments.retrieval_stages import Retrieval, banks
 from flown_jax.data import image_sets
 from flown_jax.errors import UserError
-from flown_jax.retrieval import starts
-from flown_jax.retrieval.starts import ZooRecipe
+from flown_jax.networks import starts
+from flown_jax.networks.starts import ZooRecipe
 from flown_jax.training.fine_tuning import fine_tune
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.weights.spec import WeightSpec

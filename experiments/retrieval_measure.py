@@ -13,8 +13,8 @@ import numpy as np
 from experiments.retrieval_generators import Design, Generators, Weights
 from experiments.retrieval_stages import Retrieval, banks
 from flown_jax.models.initialise import initialise_cnn
-from flown_jax.retrieval.conditions import nearest_set
-from flown_jax.retrieval.evaluation import SetMeasures, Yard, measure, rows_of, yard
+from flown_jax.networks.conditions import nearest_set
+from flown_jax.networks.evaluation import SetMeasures, Yard, measure, rows_of, yard
 from flown_jax.training.fine_tuning import accuracy, fine_tune
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult

@@ -29,9 +29,9 @@ from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
 from flown_jax.models import many, registry
 from flown_jax.models.initialise import initialise_cnn
-from flown_jax.retrieval import losses, training
-from flown_jax.retrieval.generator import ZooLatents, sample_flow
-from flown_jax.retrieval.prior import (
+from flown_jax.networks import losses, training
+from flown_jax.networks.generator import ZooLatents, sample_flow
+from flown_jax.networks.prior import (
     Prior,
     PriorSource,
     curves,
@@ -40,7 +40,7 @@ from flown_jax.retrieval.prior import (
     train_mended_codec,
     train_recorded,
 )
-from flown_jax.retrieval.training import ZooExamples
+from flown_jax.networks.training import ZooExamples
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.training.zoos import Plan, train_zoo

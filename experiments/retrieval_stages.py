@@ -22,9 +22,9 @@ from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.few_shot.generator import Conditioner
 from flown_jax.few_shot.training import fit_conditioner
-from flown_jax.retrieval.aligned import ZooImages, align_zoos
-from flown_jax.retrieval.conditions import Conditions, conditions, draw_supports, encoded
-from flown_jax.retrieval.starts import on_disk
+from flown_jax.networks.aligned import ZooImages, align_zoos
+from flown_jax.networks.conditions import Conditions, conditions, draw_supports, encoded
+from flown_jax.networks.starts import on_disk
 from flown_jax.training.stages import StageResult, plain_values
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights import zoo
@@ -315,7 +315,7 @@ class _Features(FewShot):
 
 
 def _channels(encoder: Any) -> int:
-    from flown_jax.few_shot import encoder_networks
+    from flown_jax.image_encoders import networks as encoder_networks
 
     if encoder.kind == "function":
         return len(encoder.mean) or 3

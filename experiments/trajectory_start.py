@@ -11,10 +11,9 @@ from ml_collections import ConfigDict
 
 from flown_jax.errors import UserError
 from flown_jax.files import sha256_of
-from flown_jax.models import registry
+from flown_jax.models import layout, registry
 from flown_jax.torch_import import convert
 from flown_jax.torch_import.files import read_state_dict
-from flown_jax.weights import layout
 
 STARTS = ("random", "file")
 Start = Callable[[Mapping[str, Any]], dict[str, Any]]

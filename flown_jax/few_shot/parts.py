@@ -16,13 +16,13 @@ from flax import linen as nn
 from flax import struct
 
 from flown_jax.conditioning import CAML, SlotStandardizer
-from flown_jax.few_shot import image_encoder
 from flown_jax.few_shot.codec import HeadCodec, Standardiser, make_codec
 from flown_jax.few_shot.generator import Conditioner, LatentSpace, sample_flow
-from flown_jax.few_shot.image_encoder import ImageEncoder
 from flown_jax.few_shot.networks import make_velocity
 from flown_jax.few_shot.space import HeadSpace
 from flown_jax.flow.sources import get_source
+from flown_jax.image_encoders import encoder as image_encoder
+from flown_jax.image_encoders.encoder import ImageEncoder
 from flown_jax.models.heads import FeatureTransform
 
 

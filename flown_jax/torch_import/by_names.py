@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from flown_jax.models import layout
 from flown_jax.torch_import.common import StateReader
-from flown_jax.weights import layout
 
 # A counter of BatchNorm that no computation uses.
 _IGNORED = ".num_batches_tracked"

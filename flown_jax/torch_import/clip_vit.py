@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from flown_jax.models import registry
+from flown_jax.models import layout, registry
 from flown_jax.torch_import import by_names
 from flown_jax.torch_import.common import StateReader, setting
-from flown_jax.weights import layout
 
 _HEAD_WIDTH = 64
 # Hugging Face's names of what OpenAI calls otherwise, tower and block.

@@ -25,7 +25,7 @@ import optax
 from flax import linen as nn
 
 from flown_jax.errors import UserError
-from flown_jax.models import many
+from flown_jax.models import layout, many
 from flown_jax.models.cnn import CNN
 from flown_jax.training.augmentation import Augment
 from flown_jax.training.checkpoints import Checkpoints
@@ -34,7 +34,6 @@ from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
 from flown_jax.training.state import TrainState
 from flown_jax.training.step import Loss
-from flown_jax.weights import layout
 from flown_jax.weights.spec import WeightSpec
 
 Variables = Mapping[str, Any]

@@ -32,8 +32,7 @@ from flax import linen as nn
 from jax import Array
 
 from flown_jax.errors import UserError
-from flown_jax.models import registry
-from flown_jax.weights import layout
+from flown_jax.models import layout, registry
 
 Variables = Mapping[str, Any]
 

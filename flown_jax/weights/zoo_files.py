@@ -28,7 +28,7 @@ import numpy as np
 
 from flown_jax.errors import UserError
 from flown_jax.files import read_json, write_bytes, writing
-from flown_jax.weights import layout
+from flown_jax.models import layout
 from flown_jax.weights.spec import WeightSpec
 
 # Raised when the meaning of the files changes: older zoos are then refused.

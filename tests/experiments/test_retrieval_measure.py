@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from experiments.retrieval_generators import Design
 from experiments.retrieval_measure import Rivals, came_out
-from flown_jax.retrieval.generator import ZooLatents
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks.generator import ZooLatents
+from flown_jax.networks.space import ZooSpace
 from flown_jax.training import Records
 from flown_jax.training.stages import StageContext
-from tests.retrieval import zoos
+from tests.networks import zoos
 
 NAMES = ("grey", "colour")
 COUNT = 4

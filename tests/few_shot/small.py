@@ -11,10 +11,10 @@ import numpy as np
 
 from flown_jax.conditioning import CAML
 from flown_jax.data.episodes import Episodes
-from flown_jax.few_shot.image_encoder import from_module
 from flown_jax.few_shot.networks import make_velocity
 from flown_jax.few_shot.parts import Parts, build, build_codec, tuples
 from flown_jax.few_shot.tasks import TaskTable
+from flown_jax.image_encoders.encoder import from_module
 from flown_jax.models.resnet12 import ResNet12
 
 WAY, SHOT, WIDTH, SIDE = 3, 2, 4, 16

@@ -9,6 +9,7 @@ import pytest
 from flax import linen as nn
 
 from flown_jax.errors import UserError
+from flown_jax.models import layout
 from flown_jax.models.cnn import CNN
 from flown_jax.training import trajectory
 from flown_jax.training.augmentation import augmentation
@@ -17,7 +18,6 @@ from flown_jax.training.recipe import Recipe
 from flown_jax.training.records import Records, read_metrics
 from flown_jax.training.stages import StageContext
 from flown_jax.training.trajectory import Examples, train_base, train_states
-from flown_jax.weights import layout
 from flown_jax.weights.spec import WeightSpec
 from tests.layers.helpers import initial_variables, quick_jit
 

@@ -22,7 +22,7 @@ from flown_jax.few_shot.generator import as_noise_model, as_velocity
 from flown_jax.few_shot.losses import noisy_condition
 from flown_jax.flow import diffusion, matching
 from flown_jax.models.many import Logits
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks.space import ZooSpace
 
 Batch = Mapping[str, Any]
 LossAndMetrics = tuple[Array, dict[str, Array]]

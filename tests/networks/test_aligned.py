@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from flown_jax.errors import UserError
-from flown_jax.retrieval.aligned import ZooImages, align_zoos
+from flown_jax.networks.aligned import ZooImages, align_zoos
 from flown_jax.weights.joint import JointSpace
 from flown_jax.weights.symmetries import transform
 from tests.layers.helpers import quick_jit
-from tests.retrieval import zoos
+from tests.networks import zoos
 from tests.weights.test_alignment import symmetries
 
 GREY = zoos.SPECS["grey"]

@@ -15,7 +15,7 @@ import numpy as np
 from flown_jax.data.preprocessing import grey
 from flown_jax.errors import UserError
 from flown_jax.few_shot.generator import Conditioner
-from flown_jax.few_shot.image_encoder import ImageEncoder
+from flown_jax.image_encoders.encoder import ImageEncoder
 from flown_jax.models.heads import FeatureTransform
 
 Conditions = dict[str, np.ndarray]

@@ -26,9 +26,9 @@ from flown_jax.errors import UserError
 from flown_jax.few_shot.codec import Standardiser
 from flown_jax.models import many
 from flown_jax.models.many import Logits
-from flown_jax.retrieval import losses
-from flown_jax.retrieval.losses import Batch, LossAndMetrics
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks import losses
+from flown_jax.networks.losses import Batch, LossAndMetrics
+from flown_jax.networks.space import ZooSpace
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
 from flown_jax.training.state import averaged

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from flown_jax.errors import UserError
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks.space import ZooSpace
 from tests.layers.helpers import quick_jit
-from tests.retrieval import zoos
+from tests.networks import zoos
 
 WEIGHTS = {name: zoos.weights(name) for name in zoos.SPECS}
 SPACE = ZooSpace.fit(zoos.JOINT, WEIGHTS)

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
-from flown_jax.few_shot.image_encoder import ImageEncoder
 from flown_jax.few_shot.parts import Parts, build
 from flown_jax.files import read_json, sha256_of, write_json, writing
+from flown_jax.image_encoders.encoder import ImageEncoder
 from flown_jax.models import heads as linear
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.training.trees import load_tree, save_tree

@@ -10,8 +10,8 @@ from flax import linen as nn
 from flown_jax.evaluation.classification import interval
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
-from flown_jax.retrieval import starts
-from flown_jax.retrieval.starts import ZooRecipe
+from flown_jax.networks import starts
+from flown_jax.networks.starts import ZooRecipe
 from flown_jax.weights.spec import WeightSpec
 
 NETWORK = CNN(channels=(2,), kernels=(3,), pools=(False,), hidden=(), num_classes=3)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from flown_jax.evaluation.novelty import error_sets
-from flown_jax.retrieval import evaluation
-from flown_jax.retrieval.evaluation import SetMeasures, log_probabilities, measure, rows_of, yard
+from flown_jax.networks import evaluation
+from flown_jax.networks.evaluation import SetMeasures, log_probabilities, measure, rows_of, yard
 from flown_jax.weights.symmetries import transform
 from tests.layers.helpers import quick_jit
-from tests.retrieval import zoos
+from tests.networks import zoos
 from tests.weights.test_alignment import networks, symmetries
 
 SPEC = zoos.SPECS["grey"]

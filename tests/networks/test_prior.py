@@ -17,8 +17,8 @@ from flown_jax.flow.couplings import independent
 from flown_jax.flow.paths import LinearPath
 from flown_jax.models import many
 from flown_jax.models.cnn import CNN
-from flown_jax.retrieval import losses, prior
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks import losses, prior
+from flown_jax.networks.space import ZooSpace
 from flown_jax.training.checkpoints import Checkpoints
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.records import Records

@@ -15,7 +15,7 @@ from jax import Array
 from flown_jax.few_shot.codec import Standardiser
 from flown_jax.few_shot.generator import as_noise_model, as_velocity, sample_keys
 from flown_jax.flow import diffusion, sampling
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks.space import ZooSpace
 
 Condition = Mapping[str, Array]
 

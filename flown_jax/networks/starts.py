@@ -21,7 +21,7 @@ from flown_jax.data import image_sets
 from flown_jax.evaluation.classification import interval
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
-from flown_jax.retrieval.conditions import Conditions, nearest_set
+from flown_jax.networks.conditions import Conditions, nearest_set
 from flown_jax.training.fine_tuning import accuracy
 from flown_jax.training.recipe import Recipe
 from flown_jax.weights.spec import WeightSpec

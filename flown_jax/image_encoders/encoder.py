@@ -19,9 +19,9 @@ import numpy as np
 from flax import struct
 
 from flown_jax.errors import UserError
-from flown_jax.few_shot import encoder_networks as networks
-from flown_jax.few_shot import encoder_weights
-from flown_jax.few_shot.encoder_function import Function
+from flown_jax.image_encoders import networks
+from flown_jax.image_encoders import weights as encoder_weights
+from flown_jax.image_encoders.function import Function
 
 _FUNCTION = "function"
 KINDS = (*networks.KINDS, _FUNCTION)

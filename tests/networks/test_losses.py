@@ -16,10 +16,10 @@ from flown_jax.flow import diffusion, matching, paths
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
 from flown_jax.models import many
-from flown_jax.retrieval import losses
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks import losses
+from flown_jax.networks.space import ZooSpace
 from tests.layers.helpers import quick_jit, random_variables
-from tests.retrieval import zoos
+from tests.networks import zoos
 
 KEY = jax.random.key(0)
 WEIGHTS = {name: zoos.weights(name, 4) for name in zoos.SPECS}

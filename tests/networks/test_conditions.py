@@ -9,7 +9,7 @@ import pytest
 from flown_jax.data.preprocessing import grey
 from flown_jax.errors import UserError
 from flown_jax.models.heads import FeatureTransform
-from flown_jax.retrieval.conditions import conditions, draw_supports, encoded, nearest_set
+from flown_jax.networks.conditions import conditions, draw_supports, encoded, nearest_set
 from tests.few_shot import small
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(small.WAY), 12))

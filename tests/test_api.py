@@ -11,8 +11,8 @@ import pytest
 
 from flown_jax import GeneratedNetworks, MetaModel
 from flown_jax.errors import UserError
-from flown_jax.few_shot.image_encoder import from_function, from_module
 from flown_jax.few_shot.parts import Parts, build
+from flown_jax.image_encoders.encoder import from_function, from_module
 from flown_jax.models.resnet12 import ResNet12
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit

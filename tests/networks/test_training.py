@@ -11,15 +11,15 @@ from flown_jax.encoders.token_vae import MLPVAE
 from flown_jax.errors import UserError
 from flown_jax.few_shot.codec import Standardiser
 from flown_jax.models import many
-from flown_jax.retrieval import losses, training
-from flown_jax.retrieval.space import ZooSpace
-from flown_jax.retrieval.training import ZooExamples
+from flown_jax.networks import losses, training
+from flown_jax.networks.space import ZooSpace
+from flown_jax.networks.training import ZooExamples
 from flown_jax.training import Records
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext
 from flown_jax.velocity.mlp import MLPVelocity
 from tests.layers.helpers import quick_jit, random_variables
-from tests.retrieval import zoos
+from tests.networks import zoos
 
 
 def examples(name):

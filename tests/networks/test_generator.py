@@ -14,10 +14,10 @@ from flown_jax.encoders.token_vae import MLPVAE
 from flown_jax.few_shot.codec import Standardiser
 from flown_jax.flow import diffusion
 from flown_jax.flow.sources import get_source
-from flown_jax.retrieval.generator import ZooLatents, sample_diffusion, sample_flow
-from flown_jax.retrieval.space import ZooSpace
+from flown_jax.networks.generator import ZooLatents, sample_diffusion, sample_flow
+from flown_jax.networks.space import ZooSpace
 from tests.layers.helpers import quick_jit, random_variables
-from tests.retrieval import zoos
+from tests.networks import zoos
 
 WEIGHTS = {name: zoos.weights(name) for name in zoos.SPECS}
 SPACE = ZooSpace.fit(zoos.JOINT, WEIGHTS)
