@@ -31,6 +31,7 @@ setup(
         "numpy>=2.0",
         "scipy>=1.13",
         "scikit-learn>=1.5",
+        "POT>=0.9.5",
         "safetensors>=0.5",
         "matplotlib>=3.9",
         "pillow>=10.3",

@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from flown_jax.training.stages import StageResult, stage
+from flown_jax.training.recipe import Recipe
+from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.workdir import Workdir
+
+Function = Callable[[StageContext], Mapping[str, Any]]
 
 
 class Stages:
     """The stages of one run; a stage is computed once and then kept.
 
     Args:
-      config: with `share`, whether runs beside each other share results.
       workdir: of the run.
+      share: whether runs beside each other share what does not depend on the run.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Workdir) -> None:
-        self.config, self.workdir = config, workdir
-        self.shared: Path | None = workdir.path.parent / "shared" if config.share else None
+    def __init__(self, workdir: Workdir, *, share: bool = False) -> None:
+        self.workdir = workdir
+        self.shared: Path | None = workdir.path.parent / "shared" if share else None
         self.seconds = self.seconds_here = 0.0
 
-    def stage(self, name: str, inputs: dict[str, Any], function: Any, **where: Any) -> StageResult:
-        """A stage of this run; its time counts."""
-        result = stage(self.workdir, name, inputs, function, **where)
+    def __call__(
+        self, name: str, inputs: Mapping[str, Any], function: Function, *, version: int = 1
+    ) -> StageResult:
+        """A stage of this run; its time counts. Arguments as of `training.stages.stage`."""
+        return self._run(self.workdir, name, inputs, function, None, version)
+
+    def common(
+        self, name: str, inputs: Mapping[str, Any], function: Function, *, version: int = 1
+    ) -> StageResult:
+        """A stage that the runs beside this one share."""
+        return self._run(self.workdir, name, inputs, function, self.shared, version)
+
+    def all_common(self) -> Stages:
+        """These stages with every one shared; their time counts here."""
+        return _Common(self)
+
+    def count(self, result: StageResult) -> StageResult:
+        """The same result; its time counts."""
         self.seconds += result.seconds
         self.seconds_here += 0.0 if result.reused else result.seconds
         return result
 
-    def common(self, name: str, inputs: dict[str, Any], function: Any) -> StageResult:
-        """A stage that the runs beside this one share."""
-        return self.stage(name, inputs, function, shared=self.shared)
+    def _run(self, workdir: Any, name: str, inputs: Any, function: Any, *more: Any) -> StageResult:
+        shared, version = more
+        result = stage(workdir, name, inputs, function, shared, version)
+        return self.count(result)
+
+
+class _Common(Stages):
+    def __init__(self, stages: Stages) -> None:
+        super().__init__(stages.workdir)
+        self.shared, self._stages = stages.shared, stages
+
+    def __call__(self, name: str, inputs: Any, function: Any, *, version: int = 1) -> StageResult:
+        return self._stages.common(name, inputs, function, version=version)
+
+    common = __call__
+
+
+def recipe(part: ConfigDict) -> Recipe:
+    """The recipe of a part of a config, its field `recipe`; a zero there means none."""
+    values = part.recipe.to_dict()
+    for name in ("clip", "ema_decay", "validate_every"):
+        values[name] = values[name] or None
+    return Recipe(**values)

@@ -4,7 +4,8 @@
     networks = model.generate(images, labels)
     probabilities = networks.predict(new_images)
 
-A generated network is a linear head on the meta-model's frozen backbone.
+What a generated network is depends on the experiment that trained the meta-model: a linear head on
+its frozen image encoder, or a whole network for a data set.
 """
 
 from __future__ import annotations
@@ -18,22 +19,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# The targets register themselves.
+import flown_jax.few_shot.space
+import flown_jax.networks.space  # noqa: F401
+from flown_jax.data.preprocessing import grey
 from flown_jax.errors import UserError
-from flown_jax.few_shot.parts import Parts, build
 from flown_jax.files import read_json, sha256_of, write_json, writing
-from flown_jax.image_encoders.encoder import ImageEncoder
-from flown_jax.models import heads as linear
+from flown_jax.image_encoders import ImageEncoder
+from flown_jax.meta_model.build import Parts, build
+from flown_jax.meta_model.targets import RunImages, Support
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.training.trees import load_tree, save_tree
 
 _ARRAYS, _DESCRIPTION = "arrays.safetensors", "meta_model.json"
 _NETWORKS = "networks.safetensors"
-_KIND, _FORMAT = "flown_jax meta-model", 2
+_KIND, _FORMAT = "flown_jax meta-model", 3
 
 
 @dataclasses.dataclass(frozen=True)
 class MetaModel:
-    """Generates linear heads for new few-shot tasks.
+    """Generates networks for support sets.
 
     Attributes:
       parts: the trained networks.
@@ -45,7 +50,7 @@ class MetaModel:
 
     @classmethod
     def restore(cls, workdir: str | Path) -> MetaModel:
-        """The meta-model of a finished run of `experiments.fewshot`.
+        """The meta-model of a finished run of an experiment.
 
         Raises:
           UserError: the run is not finished, or its files are damaged.
@@ -53,8 +58,8 @@ class MetaModel:
         folder = Path(workdir) / "stages" / "model"
         if not (folder / "stage.json").exists():
             raise UserError(
-                f"{workdir} holds no finished meta-model: run `python -m experiments.fewshot "
-                f"--workdir={workdir}` to its end first."
+                f"{workdir} holds no finished meta-model: run its experiment with "
+                f"--workdir={workdir} to its end first."
             )
         values = _checked(
             folder / "outputs.safetensors", read_json(folder / "stage.json", str(workdir))
@@ -91,25 +96,30 @@ class MetaModel:
                 "kind": _KIND,
                 "format": _FORMAT,
                 "sha256": sha256_of(folder / _ARRAYS),
-                "description": self.parts.description,
+                "description": self.description,
             },
         )
         return folder
 
     @property
+    def description(self) -> dict[str, Any]:
+        """What it is and what it was trained on (`trained_on`), JSON values."""
+        return self.parts.description
+
+    @property
     def way(self) -> int:
         """Number of classes of the tasks that it was trained for."""
-        return int(self.parts.description["way"])
+        return int(self.description["target"]["way"])
 
     @property
     def any_way(self) -> bool:
-        """Whether it makes heads of any number of classes: one code and one condition a class."""
-        return self.parts.latents.codec.by_class and self.parts.conditioner.caml is None
+        """Whether it makes networks of any number of classes: one code, one condition a class."""
+        return self.parts.any_way
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C) of the images that it was trained on; see `ImageEncoder.side` for others."""
-        return tuple(self.parts.description["image_shape"])
+        """(H, W, C) of the images that its image encoder was trained on."""
+        return tuple(self.description["image_shape"])
 
     def generate(
         self,
@@ -117,65 +127,97 @@ class MetaModel:
         labels: Sequence[Hashable],
         *,
         class_names: Sequence[Hashable] | None = None,
-        samples: int = 50,
+        samples: int | None = None,
         seed: int = 0,
+        like: str | None = None,
         **sampling: Any,
     ) -> GeneratedNetworks:
-        """Networks for the task that a support set shows.
+        """Networks for the task or the data set that a support set shows.
 
         Args:
-          images: (m, H, W) or (m, H, W, C); uint8, or floating point in [0, 1].
-          labels: m labels of any kind (strings, numbers); their order in the result is that of
-            `class_names`, or of their first appearance.
+          images: (m, H, W) or (m, H, W, C); uint8, or floating point in [0, 1]. For whole networks
+            of any size, grey or in colour.
+          labels: m labels. For heads of any kind (strings, numbers); their order in the result is
+            that of `class_names`, or of their first appearance. For whole networks the class
+            numbers or names of the data set that is shown.
           class_names: all classes, each with at least one image.
-          samples: how many networks to draw.
+          samples: how many networks to draw; None for what the experiment drew.
           seed: of the draw.
+          like: of whole networks, the data set whose networks these shall be; None takes the one
+            whose images look most like these.
           sampling: `solver`, `steps`, `temperature` other than the trained defaults.
         Raises:
           UserError: images of another shape or not finite, another number of classes than the
             model was trained for (where `any_way` does not hold), a class without an image, a
-            label that is no class.
+            label that is no class, an unknown `like`.
         """
         images = self._images(images)
-        classes, index = _classes(labels, class_names, len(images))
+        listed, place = _classes(labels, class_names, len(images))
+        target = self.parts.target
+        classes = list(target.classes(listed, class_names is not None, like))
+        index = np.asarray([classes.index(listed[i]) for i in place])
         if len(classes) != self.way and not self.any_way:
             raise UserError(
                 f"the support set has {len(classes)} classes; this meta-model was trained for "
                 f"{self.way}."
             )
-        if len(classes) < 2:
-            raise UserError("the support set has one class; there is nothing to tell apart.")
-        if samples < 1:
-            raise UserError(f"samples is {samples}; at least 1 network must be drawn.")
-        features, way = self._features(images), len(classes)
-        prototypes = np.stack([features[index == c].mean(0) for c in range(way)])
+        count = self.description["sampling"].get("samples", 50) if samples is None else samples
+        if count < 1:
+            raise UserError(f"samples is {count}; at least 1 network must be drawn.")
+        features, way = self.features(images), len(classes)
         condition = self.parts.conditioner.of_images(jnp.asarray(features), jnp.asarray(index), way)
-        heads, nfe = _sample(
-            self.parts,
-            jax.random.key(seed),
-            prototypes[None, :, None],
-            samples=samples,
-            condition=condition,
-            shot=len(index) / way,
-            **sampling,
+        context = target.context(Support(features, index, tuple(classes), condition, like))
+        key = jax.random.key(seed)
+        weights, nfe = _sample(self.parts, key, condition, context, samples=count, **sampling)
+        return GeneratedNetworks(
+            self, np.asarray(weights[:, 0]), tuple(classes), float(nfe), context
         )
-        return GeneratedNetworks(self, np.asarray(heads[:, 0]), tuple(classes), float(nfe))
+
+    def with_encoder(self, encoder: ImageEncoder) -> MetaModel:
+        """The same with another image encoder of the same features.
+
+        Raises:
+          UserError: features of another width than the meta-model was trained on.
+        """
+        arrays = {name: part for name, part in self.arrays.items() if name != "encoder"}
+        if encoder.variables:
+            arrays["encoder"] = encoder.variables
+        about = {**self.description, "encoder": encoder.describe()}
+        model = dataclasses.replace(self, parts=build(about, arrays), arrays=arrays)
+        model.features(np.full((1, *self.image_shape), 0.5, np.float32))
+        return model
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Transformed features (m, F) of checked images (m, H, W, C)."""
+        if self.parts.target.resizes:
+            images = _with_channels(images, self.image_shape[-1])
+        features = self.parts.encoder.features(images)
+        width = self.parts.transform.mean.shape[0]
+        if features.shape[1] != width:
+            raise UserError(
+                f"the image encoder {self.parts.encoder.kind} gives {features.shape[1]} features "
+                f"an image; this meta-model was trained on {width}."
+            )
+        return np.asarray(_transformed(self.parts.transform, features))
 
     def _images(self, images: np.ndarray) -> np.ndarray:
+        """Images (m, H, W, C) as they came: uint8, or float32 in [0, 1]."""
         images = np.asarray(images)
-        height, width, channels = self.image_shape
-        resized = bool(self.parts.encoder.side)
-        sides = "H, W" if resized else f"{height}, {width}"
-        wanted = f"(m, {sides}, {channels})"
-        if channels == 1:
-            wanted = f"(m, {sides}) or {wanted}"
-        if images.ndim == 3 and channels == 1:
+        *sides, channels = self.image_shape
+        any_images, side = self.parts.target.resizes, self.parts.encoder.side
+        wanted = ", ".join(["H, W"] if any_images or side else map(str, sides))
+        taken = (1, 3) if any_images else (channels,)
+        if images.ndim == 3 and 1 in taken:
             images = images[..., None]
-        fits = images.ndim == 4 and len(images) and images.shape[3] == channels
-        if not fits or not (resized or images.shape[1:] == self.image_shape):
-            raise UserError(f"images have shape {images.shape}; the meta-model takes {wanted}.")
+        fits = images.ndim == 4 and 0 not in images.shape and images.shape[3] in taken
+        if not fits or not (any_images or side or list(images.shape[1:3]) == sides):
+            forms = [f"(m, {wanted})"] if 1 in taken else []
+            forms += [f"(m, {wanted}, {count})" for count in taken]
+            raise UserError(
+                f"images have shape {images.shape}; the meta-model takes {' or '.join(forms)}."
+            )
         if images.dtype == np.uint8:
-            return images.astype(np.float32) / 255
+            return images
         if not np.issubdtype(images.dtype, np.floating):
             raise UserError(f"images are {images.dtype}; give uint8, or floating point in [0, 1].")
         if not np.isfinite(images).all():
@@ -187,47 +229,30 @@ class MetaModel:
             )
         return images.astype(np.float32)
 
-    def with_encoder(self, encoder: ImageEncoder) -> MetaModel:
-        """The same with another image encoder of the same features.
-
-        Raises:
-          UserError: features of another width than the meta-model was trained on.
-        """
-        arrays = {name: part for name, part in self.arrays.items() if name != "encoder"}
-        if encoder.variables:
-            arrays["encoder"] = encoder.variables
-        about = {**self.parts.description, "encoder": encoder.describe()}
-        model = dataclasses.replace(self, parts=build(about, arrays), arrays=arrays)
-        model._features(np.full((1, *self.image_shape), 0.5, np.float32))
-        return model
-
-    def _features(self, images: np.ndarray) -> np.ndarray:
-        """Transformed features (m, F) of checked images."""
-        features = self.parts.encoder.features(images)
-        width = self.parts.transform.mean.shape[0]
-        if features.shape[1] != width:
-            raise UserError(
-                f"the image encoder {self.parts.encoder.kind} gives {features.shape[1]} features "
-                f"an image; this meta-model was trained on {width}."
-            )
-        return np.asarray(_transformed(self.parts.transform, features))
-
 
 @dataclasses.dataclass(frozen=True)
 class GeneratedNetworks:
-    """S generated classifiers of one task.
+    """S generated classifiers of one task or data set.
 
     Attributes:
-      model: whose backbone they stand on.
-      heads: (S, n, F + 1), rows [weights | bias] a class.
-      classes: the n class names, in the order of the rows.
+      model: that made them; heads stand on its image encoder.
+      weights: (S, ...): heads (S, n, F + 1), rows [weights | bias] a class, or weight vectors
+        (S, D) of whole networks.
+      classes: the n class names, in the order of the outputs.
       nfe: function evaluations of the flow for each.
+      context: what the target space needs to run them.
     """
 
     model: MetaModel = dataclasses.field(repr=False)
-    heads: np.ndarray = dataclasses.field(repr=False)
+    weights: np.ndarray = dataclasses.field(repr=False)
     classes: tuple[Hashable, ...]
     nfe: float
+    context: Any = dataclasses.field(repr=False, default=None)
+
+    @property
+    def heads(self) -> np.ndarray:
+        """The weights of generated heads, (S, n, F + 1)."""
+        return self.weights
 
     def predict(self, images: np.ndarray, *, average: bool = True) -> np.ndarray:
         """Class probabilities of images, (m, n): the average over the networks.
@@ -236,48 +261,70 @@ class GeneratedNetworks:
           images: as in `MetaModel.generate`.
           average: False gives each network's own, (S, m, n).
         """
-        features = self.model._features(self.model._images(images))
-        scores = linear.logits(jnp.asarray(self.heads), jnp.asarray(features)[None])
-        probabilities = np.asarray(jax.nn.softmax(scores))
+        run = RunImages(self.model, self.model._images(images))
+        probabilities = self.model.parts.target.probabilities(self.weights, self.context, run)
         return probabilities.mean(0) if average else probabilities
 
     def classify(self, images: np.ndarray) -> list[Hashable]:
         """The most probable class name of each image."""
         return [self.classes[c] for c in self.predict(images).argmax(-1)]
 
+    def state_dicts(self) -> list[dict[str, np.ndarray]]:
+        """Each network's tensors with PyTorch's names and layouts."""
+        return self.model.parts.target.state_dicts(self.weights, self.context)
+
     def save(self, path: str | Path) -> Path:
-        """Write the heads and their class names as a safetensors file."""
+        """Write the weights and their class names as a safetensors file."""
         path = Path(path)
         path = path / _NETWORKS if path.is_dir() else path
         names = [c.item() if isinstance(c, np.generic) else c for c in self.classes]
         # JSON would take a tuple, too, and give a list back.
         if not all(isinstance(name, str | int | float) for name in names):
             raise UserError("class names must be strings or numbers to be saved.")
-        save_tree(path, {"heads": self.heads, "classes": names, "nfe": self.nfe})
+        context = self.model.parts.target.stored(self.context)
+        values = {"weights": self.weights, "classes": names, "nfe": self.nfe, "context": context}
+        save_tree(path, values)
         return path
 
     @classmethod
     def load(cls, path: str | Path, model: MetaModel) -> GeneratedNetworks:
-        """The networks that `save` wrote, on the backbone of the same meta-model."""
+        """The networks that `save` wrote, of the same meta-model.
+
+        Raises:
+          UserError: the file is none of ours, or its networks are not this meta-model's.
+        """
         path = Path(path)
         values = load_tree(path / _NETWORKS if path.is_dir() else path)
-        shape = (len(values.get("classes", ())), model.parts.transform.mean.shape[0] + 1)
-        if "heads" not in values or values["heads"].shape[1:] != shape:
-            raise UserError(f"{path} holds no heads of {shape[1]} columns of this meta-model.")
-        return cls(model, values["heads"], tuple(values["classes"]), values["nfe"])
+        target = model.parts.target
+        try:
+            weights, classes, nfe = (values[name] for name in ("weights", "classes", "nfe"))
+            context = target.restored(values["context"])
+            fits = target.fits(weights, len(classes), context)
+        except KeyError:
+            fits = False
+        if not fits:
+            raise UserError(f"{path} holds no {target.what} of this meta-model.")
+        return cls(model, weights, tuple(classes), nfe, context)
 
 
 # Compiled at the first call, and again for other sizes only.
 _sample = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
-
-
 _transformed = jax.jit(FeatureTransform.apply)
+
+
+def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Images of so many channels: colour becomes grey, grey is repeated."""
+    if channels == 1 and images.shape[-1] == 3:
+        if images.dtype == np.uint8:
+            return grey(images)
+        return images @ np.asarray([[0.299], [0.587], [0.114]], images.dtype)
+    return np.repeat(images, channels, axis=-1) if images.shape[-1] < channels else images
 
 
 def _classes(
     labels: Sequence[Hashable], class_names: Sequence[Hashable] | None, count: int
-) -> tuple[list[Hashable], np.ndarray]:
-    """The classes and the class index of each label."""
+) -> tuple[list[Hashable], list[int]]:
+    """The classes in the order of the user, or of their appearance, and each label's place."""
     labels = list(labels)
     if len(labels) != count:
         raise UserError(f"{count} images came with {len(labels)} labels; each needs one.")
@@ -288,7 +335,7 @@ def _classes(
     present = set(labels)
     if empty := [name for name in classes if name not in present]:
         raise UserError(f"class {empty[0]!r} has no image in the support set.")
-    return classes, np.asarray([place[label] for label in labels])
+    return classes, [place[label] for label in labels]
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:

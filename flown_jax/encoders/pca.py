@@ -4,15 +4,18 @@
     codec = fit(w, latent_size=(4, 4, 4))      # maps, in the place of AutoencoderKL
     codec.decode(codec.encode(w).mode())       # the nearest point of the components' plane
 
-Unlike the autoencoders it is no linen module: fitted, it is a pytree with the same two methods.
+Unlike the autoencoders it is no linen module: fitted, it is a pytree with the same two methods;
+`PCAModule` stands for a module where one is wanted.
 Weights whose tensors differ in scale should be standardised before, or the large tensors are all
 that the components see.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.struct
 import jax
@@ -87,6 +90,15 @@ class PCACodec:
     def explained(self) -> Array:
         """Share of the training weights' variance that each component carries, (k,)."""
         return self.variance / self.total_variance
+
+
+@dataclasses.dataclass(frozen=True)
+class PCAModule:
+    """A fitted PCA in the place of a linen module: its variables are the `PCACodec`."""
+
+    def apply(self, variables: PCACodec, x: Array, *, method: str) -> Any:
+        """`encode` or `decode` of the codec."""
+        return getattr(variables, method)(x)
 
 
 def fit(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from flown_jax.few_shot.evaluation import sampled, single
-from flown_jax.few_shot.generator import Conditioner
 from flown_jax.few_shot.logistic import fit_logistic
-from flown_jax.few_shot.parts import Parts
+from flown_jax.few_shot.target_heads import fit_heads
 from flown_jax.few_shot.tasks import TaskTable
-from flown_jax.few_shot.training import fit_heads
 from flown_jax.models import heads as linear
 
 
@@ -55,28 +53,20 @@ def choose_baselines(
 
 
 def choose_temperature(
-    parts: Parts, validation: TaskTable, key: jax.Array, *, grid: Sequence[float], samples: int
+    draw: Callable[..., tuple[Array, Any]], validation: TaskTable, grid: Sequence[float]
 ) -> dict[str, Any]:
     """The temperature of the source whose averaged probabilities are likeliest on validation.
 
+    Args:
+      draw: draw(temperature=...) -> heads (S, T, n, F + 1) of the validation tasks, and more.
     Returns:
       {"temperature", "grid", "nll", "ece" and "accuracy" of each, "mean_accuracy" of single
       heads}.
     """
     support, query = jnp.asarray(validation.support()), jnp.asarray(validation.query())
-    condition = jax.jit(Conditioner.__call__)(parts.conditioner, support)
-    draw = jax.jit(Parts.sample, static_argnames=("samples",))
-    found: dict[str, list[float]] = {
-        "nll": [],
-        "ece": [],
-        "accuracy": [],
-        "mean_accuracy": [],
-    }
+    found: dict[str, list[float]] = {"nll": [], "ece": [], "accuracy": [], "mean_accuracy": []}
     for temperature in grid:
-        heads, _ = draw(
-            parts, key, support, samples=samples, temperature=temperature, condition=condition
-        )
-        made = sampled(heads, query, support, top=1)
+        made = sampled(draw(temperature=temperature)[0], query, support, top=1)
         found["nll"].append(float(made["ensemble"].nll().mean()))
         found["ece"].append(made["ensemble"].ece()[0])
         found["accuracy"].append(float(made["ensemble"].accuracy().mean()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +58,20 @@ class TaskTable:
     def prototypes(self, tasks: Any = slice(None)) -> np.ndarray:
         """Class means of the support, (t, n, F)."""
         return self.support(tasks).mean(axis=2)
+
+    def context(self, tasks: Any = slice(None)) -> dict[str, np.ndarray]:
+        """What heads of the tasks need: class means of the support, and images a class."""
+        means = self.prototypes(tasks)
+        return {"prototypes": means, "shot": np.full(len(means), self.shot, np.float32)}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of what was drawn: features, and every index into them."""
+        digest = hashlib.sha256()
+        for array in (*self.features, *jax.tree.leaves(self.episodes), self.targets):
+            digest.update(f"{array.dtype} {array.shape};".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def query_of(self, tasks: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
         """`count` random query images a class of some tasks, (t, n, count, F)."""
@@ -129,9 +145,10 @@ def make_batches(
     def batch_at(step: int) -> dict[str, Any]:
         rng = np.random.default_rng((seed, step))
         tasks = rng.integers(0, len(table), batch)
+        shot = np.full(batch, table.shot, np.float32)
         entries: dict[str, Any] = {
-            "prototypes": prototypes[tasks],
-            "shot": np.full(batch, table.shot, np.float32),
+            "context": {"prototypes": prototypes[tasks], "shot": shot},
+            "shot": shot,
             "query": table.query_of(tasks, rng, query),
             **jax.tree.map(lambda a: a[tasks], arrays),
         }

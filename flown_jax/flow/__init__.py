@@ -1,7 +1,7 @@
 """Flow matching on arrays: paths, couplings, sources, losses, samplers, and the diffusion twin.
 
-Usable alone with any `velocity(x, t, condition) -> v`; needs jax and diffrax (scipy for optimal
-transport).
+Usable alone with any `velocity(x, t, condition) -> v`; needs jax and diffrax (POT and scipy for
+optimal transport, imported when it is used).
 """
 
 from flown_jax.flow.couplings import (

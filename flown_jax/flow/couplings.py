@@ -5,12 +5,22 @@ moves, so that x1, its conditions and masks never do. Optimal transport over a b
 ties the source to the condition and biases a conditional flow; within `groups` of equal condition
 it does not. The remaining functions are host numpy in float64: plans, pairs drawn from them, and
 Wasserstein distances (Tong et al. 2024; Cuturi 2013; Chizat et al. 2018 for unbalanced plans).
+
+All transport is solved by POT (Flamary et al. 2021): the network simplex of Bonneel et al. 2011,
+and Sinkhorn's iterations. It is imported at the first use, and not with it the PyTorch, TensorFlow
+or CuPy that the program has not imported itself; a program that hands tensors of these to POT
+imports them, or POT, first.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +28,10 @@ import numpy as np
 
 Array = jax.Array
 Coupling = Callable[..., Array]
+
+_PIVOTS = 1000  # of the network simplex for each sample; 1,024 pairs take some 20 a sample
+_EXPONENT = 100  # of a kernel that is far from underflow
+_COOLING = 10  # of the entropic strength, from one unbalanced problem to the next
 
 
 def independent(key: Array, x0: Array, x1: Array, groups: Array | None = None) -> Array:
@@ -30,14 +44,15 @@ def independent(key: Array, x0: Array, x1: Array, groups: Array | None = None) -
 def exact_ot(key: Array, x0: Array, x1: Array, groups: Array | None = None) -> Array:
     """Indices i, (B,), that minimise sum |x0[i] - x1|^2 over permutations within groups.
 
-    Solved on the host by scipy's assignment, also inside jit (one callback a call).
+    Solved on the host by POT's network simplex, also inside jit (one callback a call). Costs come
+    from one matrix product in float64, right to 1e-15 of the largest squared deviation from a mean.
 
     Args:
       key: not used; the optimum is unique for continuous data.
       x0, x1: source and data, (B, ...).
       groups: (B,) or (B, ...); only samples with equal entries are exchanged. None: all.
     Raises:
-      ValueError: the batches differ in shape.
+      ValueError: the batches differ in shape, or (from the callback) hold what is not finite.
     """
     del key
     return _on_host(_assign, x0, x1, groups)
@@ -95,9 +110,10 @@ def ot_cost(x0: np.ndarray, x1: np.ndarray, power: int = 2) -> np.ndarray:
     b = np.asarray(x1, np.float64).reshape(len(x1), -1)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"samples of x0 and x1 differ in size: {a.shape[1]} and {b.shape[1]}.")
-    # Row by row: exact differences without a (B0, B1, D) array.
-    cost = np.stack([((row - b) ** 2).sum(-1) for row in a])
-    return cost if power == 2 else np.sqrt(cost)
+    from scipy.spatial.distance import cdist
+
+    # Differences, not |a|^2 + |b|^2 - 2 ab: equal samples are at distance 0.
+    return cdist(a, b, "sqeuclidean" if power == 2 else "euclidean")
 
 
 def ot_plan(
@@ -115,22 +131,26 @@ def ot_plan(
       cost: (B0, B1).
       method: "exact"; "sinkhorn", which needs the entropic strength `reg`; "unbalanced", which
         also needs the marginal strength `reg_m`, and whose mass is below 1.
-      iterations, tolerance: of the Sinkhorn iterations, run on log-potentials; the tolerance is on
-        the marginal's error (sinkhorn) or on the potentials' relative change (unbalanced).
+      iterations, tolerance: of the Sinkhorn iterations; the tolerance is on the marginal's error
+        (sinkhorn) or on the scalings' relative change (unbalanced). An unbalanced plan whose
+        `reg` is small against the costs is reached over larger ones, with as many iterations each.
     Raises:
-      ValueError: an unknown method or a missing strength.
+      ValueError: an unknown method, a missing strength, costs that are not finite (exact), or
+        strengths so small that hardly any mass moves (unbalanced).
     """
     cost = np.asarray(cost, np.float64)
     if cost.ndim != 2:
         raise ValueError(f"cost must be (B0, B1), got {cost.shape}.")
     if method == "exact":
-        return _exact_plan(cost)
+        return _whole_plan(cost) / math.lcm(*cost.shape)
     if method not in ("sinkhorn", "unbalanced"):
         raise ValueError(f"method {method!r} is unknown, expected exact, sinkhorn or unbalanced.")
     if reg is None or not reg > 0:
         raise ValueError(f"method {method!r} needs reg > 0, got {reg}.")
     if method == "sinkhorn":
-        return _sinkhorn(cost, reg, iterations, tolerance)
+        from_pot = _pot().bregman.sinkhorn_log
+        a, b = _uniform(cost)
+        return from_pot(a, b, cost, reg, numItermax=iterations, stopThr=tolerance, warn=False)
     if reg_m is None or not reg_m > 0:
         raise ValueError(f"method 'unbalanced' needs reg_m > 0, got {reg_m}.")
     return _unbalanced(cost, reg, reg_m, iterations, tolerance)
@@ -175,20 +195,36 @@ def _on_host(function: Callable[..., np.ndarray], x0, x1, groups, *more) -> Arra
         groups = jnp.zeros((size,), jnp.int32)
     elif groups.shape[:1] != (size,):
         raise ValueError(f"groups must have a leading axis of {size}, got {groups.shape}.")
+    _pot()  # not first inside the callback: importing is no work for the runtime's threads
     arguments = [jax.lax.stop_gradient(jnp.asarray(a)) for a in (x0, x1, groups, *more)]
     result = jax.ShapeDtypeStruct((size,), jnp.int32)
     return jax.pure_callback(function, result, *arguments, vmap_method="sequential")
 
 
 def _assign(x0, x1, groups) -> np.ndarray:
-    from scipy.optimize import linear_sum_assignment
-
-    indices = np.empty(len(x1), np.int32)
+    a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (x0, x1))
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("x0 and x1 must be finite to be paired by optimal transport.")
+    indices = np.empty(len(b), np.int32)
     for rows in _group_rows(groups):
-        cost = ot_cost(np.asarray(x1)[rows], np.asarray(x0)[rows])
-        # Rows of the cost are x1 in order, so the columns are the partners in x0.
-        indices[rows] = rows[linear_sum_assignment(cost)[1]]
+        indices[rows] = rows[_partners(a[rows], b[rows])]
     return indices
+
+
+def _partners(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Row of a for each row of b, both (B, D), of the least summed squared distance."""
+    # What depends on one partner only, a shift of either set included, moves no optimum: without
+    # it, a matrix product has the digits that differences would have.
+    a, b = a - a.mean(0), b - b.mean(0)
+    cost = (a * a).sum(1) - 2 * (b @ a.T)
+    plan = _whole_plan(cost)
+    partners = plan.argmax(1)
+    if np.bincount(partners, minlength=len(a)).max() > 1:
+        # No vertex, against the solver's promise: still a permutation, and an optimal one.
+        from scipy.optimize import linear_sum_assignment
+
+        partners = linear_sum_assignment(cost)[1]
+    return partners
 
 
 def _draw_columns(x0, x1, groups, u, *, reg: float) -> np.ndarray:
@@ -208,63 +244,91 @@ def _group_rows(groups) -> list[np.ndarray]:
     return [np.flatnonzero(label == k) for k in range(label.max() + 1)]
 
 
-def _exact_plan(cost: np.ndarray) -> np.ndarray:
-    from scipy import optimize, sparse
+def _whole_plan(cost: np.ndarray) -> np.ndarray:
+    """Vertex of the transport polytope, (B0, B1), scaled so that it is made of whole numbers.
 
+    Its sum is the least common multiple of B0 and B1; for B0 = B1 it is a permutation matrix, also
+    where optima tie, because sums and differences of whole numbers are not rounded.
+    """
+    if not np.isfinite(cost).all():
+        raise ValueError("the transport problem needs finite costs.")
     rows, columns = cost.shape
-    if rows == columns:
-        plan = np.zeros_like(cost)
-        plan[optimize.linear_sum_assignment(cost)] = 1 / rows
-        return plan
-    # Unequal sizes: the transport problem as a linear programme over the flattened plan.
-    row_sums = sparse.kron(sparse.eye(rows), np.ones((1, columns)))
-    column_sums = sparse.kron(np.ones((1, rows)), sparse.eye(columns))
-    marginals = np.r_[np.full(rows, 1 / rows), np.full(columns, 1 / columns)]
-    solved = optimize.linprog(
-        cost.ravel(),
-        A_eq=sparse.vstack([row_sums, column_sums]).tocsr(),
-        b_eq=marginals,
-        method="highs",
-    )
-    if solved.x is None:
-        raise ValueError(f"the transport problem could not be solved: {solved.message}")
-    return solved.x.reshape(cost.shape)
-
-
-def _sinkhorn(cost: np.ndarray, reg: float, iterations: int, tolerance: float) -> np.ndarray:
-    from scipy.special import logsumexp
-
-    kernel = -cost / reg
-    log_a, log_b = (np.full(n, -np.log(n)) for n in cost.shape)
-    f, g = np.zeros(cost.shape[0]), np.zeros(cost.shape[1])
-    for iteration in range(iterations):
-        g = log_b - logsumexp(kernel + f[:, None], axis=0)
-        f = log_a - logsumexp(kernel + g[None, :], axis=1)
-        # Rows are exact after the update of f, so only the columns' sums can be wrong.
-        if iteration % 10 == 0:
-            columns = np.exp(logsumexp(kernel + f[:, None] + g[None, :], axis=0))
-            if np.linalg.norm(columns - np.exp(log_b)) < tolerance:
-                break
-    return np.exp(kernel + f[:, None] + g[None, :])
+    total = math.lcm(rows, columns)
+    a, b = np.full(rows, total / rows), np.full(columns, total / columns)
+    # The reduced costs have the same optima and take fewer pivots.
+    reduced = cost - cost.min(1, keepdims=True)
+    reduced -= reduced.min(0)
+    limit = _PIVOTS * (rows + columns)
+    plan, log = _pot().emd(a, b, reduced, numItermax=limit, log=True, check_marginals=False)
+    if log["warning"] is not None:
+        raise ValueError(f"the transport problem was not solved in {limit} pivots.")
+    return plan
 
 
 def _unbalanced(
     cost: np.ndarray, reg: float, reg_m: float, iterations: int, tolerance: float
 ) -> np.ndarray:
-    from scipy.special import logsumexp
+    solve = _pot().unbalanced.sinkhorn_unbalanced
+    a, b = _uniform(cost)
+    reference = a[:, None] * b  # the entropy is relative to it
+    f, g = np.zeros_like(a), np.zeros_like(b)
+    largest = np.abs(cost[np.isfinite(cost)]).max(initial=0)
+    strength = max(reg, largest / _EXPONENT)
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        # POT says so and returns what it had.
+        warnings.filterwarnings("error", "Numerical errors")
+        while True:
+            # The problem about potentials (f, g) is one of the same form: costs without them, and
+            # marginals times exp(-potential / reg_m). Its scalings stay within floating point.
+            try:
+                _, log = solve(
+                    a * np.exp(-f / reg_m),
+                    b * np.exp(-g / reg_m),
+                    cost - f[:, None] - g,
+                    strength,
+                    reg_m,
+                    c=reference,
+                    numItermax=iterations,
+                    stopThr=tolerance,
+                    log=True,
+                )
+            except UserWarning:
+                raise ValueError(
+                    f"reg {reg} and reg_m {reg_m} are too small for costs up to {largest:g}: "
+                    "the unbalanced plan holds next to no mass."
+                ) from None
+            f, g = f + strength * log["logu"], g + strength * log["logv"]
+            if strength == reg:
+                return reference * np.exp((f[:, None] + g - cost) / reg)
+            strength = max(reg, strength / _COOLING)
 
-    log_a, log_b = (np.full(n, -np.log(n)) for n in cost.shape)
-    # The entropy is relative to a b^T, which therefore multiplies the kernel.
-    kernel = -cost / reg + log_a[:, None] + log_b[None, :]
-    power = reg_m / (reg_m + reg)
-    f, g = np.zeros(cost.shape[0]), np.zeros(cost.shape[1])
-    for _ in range(iterations):
-        previous = f, g
-        f = power * (log_a - logsumexp(kernel + g[None, :], axis=1))
-        g = power * (log_b - logsumexp(kernel + f[:, None], axis=0))
-        if max(np.abs(f - previous[0]).max(), np.abs(g - previous[1]).max()) < tolerance:
-            break
-    return np.exp(kernel + f[:, None] + g[None, :])
+
+def _uniform(cost: np.ndarray) -> list[np.ndarray]:
+    return [np.full(n, 1 / n) for n in cost.shape]
+
+
+def _pot() -> Any:
+    """POT's package, without the array libraries that it imports wherever they are installed."""
+    if "ot" not in sys.modules:
+        libraries = {"torch": "PYTORCH", "tensorflow": "TENSORFLOW", "cupy": "CUPY"}
+        disable = [
+            f"POT_BACKEND_DISABLE_{name}"
+            for module, name in libraries.items()
+            if module not in sys.modules
+        ]
+        before = {name: os.environ.get(name) for name in disable}
+        os.environ.update(dict.fromkeys(disable, "1"))
+        try:
+            import ot
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+    import ot
+
+    return ot
 
 
 def _check_batches(x0: Array, x1: Array) -> None:

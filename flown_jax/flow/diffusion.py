@@ -282,6 +282,7 @@ def sample_ddpm(
     eta: float = 0.0,
     clip_x0: bool = False,
     clip_sample: bool = False,
+    temperature: float | Array = 1.0,
 ) -> Solution:
     """Data from noise by a scan over the (respaced) schedule; no gradient is kept.
 
@@ -293,6 +294,7 @@ def sample_ddpm(
       steps: None for all, or as in `space_timesteps`.
       method: "ancestral" or "ddim".
       variance, clip_sample: of ancestral steps. eta: of DDIM. clip_x0: of both.
+      temperature: factor on the noise that each step adds.
     Returns:
       A `Solution` with the data in x1 and one model call a step in nfe.
     Raises:
@@ -308,7 +310,7 @@ def sample_ddpm(
         index, key_step = item
         t = jnp.full((x.shape[0],), index)
         eps_hat = model(x, _model_time(schedule, t), condition).astype(x.dtype)
-        noise = jax.random.normal(key_step, x.shape, x.dtype)
+        noise = temperature * jax.random.normal(key_step, x.shape, x.dtype)
         if method == "ddim":
             return ddim_step(schedule, eps_hat, x, t, noise, eta=eta, clip_x0=clip_x0), None
         return ancestral_step(

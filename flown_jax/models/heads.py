@@ -13,6 +13,8 @@ import optax
 from flax import struct
 from jax import Array
 
+from flown_jax.errors import UserError
+
 _CACHED = 2**15  # weights of the heads that one step of the fit goes over
 
 
@@ -31,6 +33,24 @@ def logits(heads: Array, features: Array) -> Array:
         )
     scores = jnp.einsum("...qf,...nf->...qn", features, heads[..., :-1])
     return scores + heads[..., None, :, -1]
+
+
+def to_vector(heads: Array) -> Array:
+    """Vectors (..., n F + n) of heads (..., n, F + 1): weight rows, then biases."""
+    weights = heads[..., :-1].reshape(*heads.shape[:-2], -1)
+    return jnp.concatenate([weights, heads[..., -1]], axis=-1)
+
+
+def from_vector(vectors: Array, way: int) -> Array:
+    """Heads (..., n, F + 1) of vectors (..., n F + n).
+
+    Raises:
+      UserError: a length that `way` does not divide.
+    """
+    if vectors.shape[-1] % way:
+        raise UserError(f"a vector of length {vectors.shape[-1]} is no head of {way} classes.")
+    weights = vectors[..., :-way].reshape(*vectors.shape[:-1], way, -1)
+    return jnp.concatenate([weights, vectors[..., -way:, None]], axis=-1)
 
 
 def fit_adamw(

@@ -14,8 +14,8 @@ import numpy as np
 
 from flown_jax.data.preprocessing import grey
 from flown_jax.errors import UserError
-from flown_jax.few_shot.generator import Conditioner
-from flown_jax.image_encoders.encoder import ImageEncoder
+from flown_jax.image_encoders import ImageEncoder
+from flown_jax.meta_model.condition import Conditioner
 from flown_jax.models.heads import FeatureTransform
 
 Conditions = dict[str, np.ndarray]
@@ -59,6 +59,33 @@ def draw_supports(
         order = rng.permuted(np.tile(rows, (draws, 1)), axis=1)
         found[:, c] = order[:, :shot]
     return found
+
+
+def conditions_of_images(
+    seed: int,
+    encoder: ImageEncoder,
+    transform: FeatureTransform,
+    conditioner: Conditioner,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    classes: int,
+    channels: int,
+    draws: int,
+    shot: int,
+    pool: int,
+) -> Conditions:
+    """Named arrays (draws, classes, E) of support draws of some images.
+
+    Args:
+      seed, classes, draws, shot, pool: as in `draw_supports`.
+      images: (m, H, W, 1 or 3) uint8. labels: (m,).
+      channels: that the encoder takes.
+    """
+    supports = draw_supports(seed, labels, classes, shot=shot, draws=draws, pool=pool)
+    used, index = np.unique(supports, return_inverse=True)
+    features = encoded(encoder, transform, images[used], channels)
+    return conditions(conditioner, features, index.reshape(supports.shape))
 
 
 def conditions(

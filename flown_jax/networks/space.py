@@ -1,20 +1,41 @@
-"""From the zoos' weights to what an autoencoder takes, and back."""
+"""Networks of the zoos of several data sets as one target space."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import struct
 from jax import Array
 
+from flown_jax.data.preprocessing import Preprocessing
+from flown_jax.errors import UserError
+from flown_jax.meta_model.targets import RunImages, Support, Target, register
+from flown_jax.models import many
+from flown_jax.networks.conditions import nearest_set
+from flown_jax.networks.evaluation import log_probabilities
 from flown_jax.weights.joint import JointSpace
+from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import distances
 
 
 @struct.dataclass
-class ZooSpace:
+class OfSet:
+    """The context of networks: which data set they are for; a pytree without leaves.
+
+    Attributes:
+      name: of the data set.
+    """
+
+    name: str = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class NetworkSpace(Target):
     """Joint weight vectors, standardised: minus their mean, over one scale for each tensor.
 
     Attributes:
@@ -23,15 +44,25 @@ class ZooSpace:
       spacing: of each data set, mean distance of two training networks, standardised; 1 where
         it would be 0.
       joint: where each set's weights lie.
+      centres: of each data set, the mean of its known conditions, named arrays (1, n, E): what
+        tells which set a user shows; None while it is trained.
+      class_names: of each data set, as (name, names) pairs.
     """
 
     mean: Array
     scale: Array
     spacing: dict[str, Array]
     joint: JointSpace = struct.field(pytree_node=False)
+    centres: dict[str, dict[str, Array]] | None = None
+    class_names: tuple[tuple[str, tuple[str, ...]], ...] = struct.field(
+        pytree_node=False, default=()
+    )
+
+    resizes: ClassVar[bool] = True
+    what: ClassVar[str] = "whole networks"
 
     @classmethod
-    def fit(cls, joint: JointSpace, weights: Mapping[str, np.ndarray]) -> ZooSpace:
+    def fit(cls, joint: JointSpace, weights: Mapping[str, np.ndarray]) -> NetworkSpace:
         """The space of training networks.
 
         Args:
@@ -52,13 +83,136 @@ class ZooSpace:
             joint,
         )
 
-    def normalise(self, name: str, weights: np.ndarray) -> Array:
-        """What the autoencoder takes, (N, D), of a set's weights (N, D of the set)."""
-        return (jnp.asarray(self.joint.embed(name, weights)) - self.mean) / self.scale
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D,) of one target."""
+        return (self.joint.size,)
 
-    def restore(self, name: str, x: Array) -> Array:
-        """A set's weights (..., D of the set) of standardised vectors x (..., D)."""
-        return self.joint.extract(name, x * self.scale + self.mean)
+    def normalise(self, weights: Array, context: OfSet) -> Array:
+        """What the autoencoder takes, (N, D), of a set's weights (N, D of the set)."""
+        return (jnp.asarray(self.joint.embed(context.name, weights)) - self.mean) / self.scale
+
+    def restore(self, x1: Array, context: OfSet) -> Array:
+        """A set's weights (..., D of the set) of standardised vectors x1 (..., D)."""
+        return self.joint.extract(context.name, x1 * self.scale + self.mean)
+
+    def unit(self, context: OfSet) -> Array:
+        """The mean distance of two training networks of a set, standardised."""
+        return self.spacing[context.name]
+
+    def task_loss(self, weights: Array, batch: Mapping[str, Any]) -> Array:
+        """Cross-entropies (M, b) of networks on the same images, nats.
+
+        Args:
+          weights: (M, D of the set).
+          batch: `context`, `images` (b, H, W, C), preprocessed, and `labels` (b,).
+        """
+        spec = self.joint.spec(batch["context"].name)
+        params = jax.vmap(spec.unflatten)(weights)["params"]
+        scores = many.logits(spec.module())(params, batch["images"][None])
+        targets = jnp.broadcast_to(batch["labels"], scores.shape[:2])
+        return optax.softmax_cross_entropy_with_integer_labels(scores, targets)
+
+    @classmethod
+    def build(cls, description: Mapping[str, Any], arrays: Mapping[str, Any]) -> NetworkSpace:
+        """The space of what `describe` gave."""
+        sets = description["sets"]
+        joint = JointSpace.of({n: WeightSpec.from_json(of["spec"]) for n, of in sets.items()})
+        names = tuple((name, tuple(of["class_names"])) for name, of in sets.items())
+        return cls(**arrays, joint=joint, class_names=names)
+
+    def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """JSON values and arrays."""
+        names = dict(self.class_names)
+        sets = {
+            name: {"spec": spec.to_json(), "class_names": list(names.get(name, ()))}
+            for name, spec in self.joint.specs
+        }
+        arrays = {"mean": self.mean, "scale": self.scale, "spacing": self.spacing}
+        if self.centres is not None:
+            arrays["centres"] = self.centres
+        return {"way": self._way, "sets": sets}, arrays
+
+    @property
+    def _way(self) -> int:
+        return int(self.joint.spec(self.joint.widest).sizes_dict["num_classes"])
+
+    def classes(self, names: list[Hashable], fixed: bool, like: str | None) -> list[Hashable]:
+        """The classes in the order of the networks' outputs.
+
+        Labels are class numbers from 0, or the names of a data set's classes; other names only in
+        the user's own order.
+
+        Raises:
+          UserError: an unknown `like`, labels that tell no order, or a class without an image.
+        """
+        if like is not None:
+            self.joint.spec(like)
+        wanted: list[list[Hashable]] = [list(range(self._way))]
+        wanted += [[*of] for name, of in self.class_names if like in (None, name)]
+        if fixed:
+            wanted = [names]
+        for classes in wanted:
+            if all(name in classes for name in names):
+                if missing := [c for c in classes if c not in names]:
+                    raise UserError(
+                        f"class {missing[0]!r} has no image in the support set; whole networks "
+                        f"tell {len(classes)} classes apart, and each must be shown."
+                    )
+                return classes
+        raise UserError(
+            f"label {names[0]!r} is no class number below {self._way} and no name of a known data "
+            "set's class: give class_names, all classes in the order of the networks' outputs."
+        )
+
+    def context(self, support: Support) -> OfSet:
+        """The data set that the networks are for: the one named, or the nearest to what is shown.
+
+        Raises:
+          UserError: an unknown set, or none that could be recognised.
+        """
+        if support.like is not None:
+            return OfSet(support.like)
+        if self.centres is None:
+            raise UserError("this meta-model knows no conditions of its data sets: give `like`.")
+        banks = jax.tree.map(np.asarray, self.centres)
+        return OfSet(nearest_set(jax.tree.map(np.asarray, support.condition), banks)[0])
+
+    def probabilities(self, weights: np.ndarray, context: OfSet, run: RunImages) -> np.ndarray:
+        """Class probabilities (S, m, n) of networks (S, D of the set) on images of any size."""
+        spec = self.joint.spec(context.name)
+        images = run.images
+        if images.dtype != np.uint8:
+            images = np.round(255 * images).astype(np.uint8)
+        inputs = Preprocessing.from_dict(spec.inputs_dict).apply(images)
+        return np.exp(log_probabilities(spec, weights, inputs))
+
+    def state_dicts(self, weights: np.ndarray, context: OfSet) -> list[dict[str, np.ndarray]]:
+        """Of each network, as a torch module of the same architecture loads them."""
+        spec = self.joint.spec(context.name)
+        return [
+            {
+                entry.name: np.ascontiguousarray(one[spec.slices[entry.name]]).reshape(entry.shape)
+                for entry in spec.entries
+            }
+            for one in np.asarray(weights)
+        ]
+
+    def fits(self, weights: np.ndarray, way: int, context: Any) -> bool:
+        """Whether these are vectors (S, D) of a set's networks."""
+        known = context.name in self.joint.names
+        return known and np.shape(weights)[1:] == (self.joint.spec(context.name).size,)
+
+    def stored(self, context: OfSet) -> dict[str, Any]:
+        """The context as JSON values."""
+        return {"set": context.name}
+
+    def restored(self, context: Mapping[str, Any]) -> OfSet:
+        """The context of what `stored` gave."""
+        return OfSet(context["set"])
+
+
+register("networks", NetworkSpace)
 
 
 def _mean_distance(x: np.ndarray) -> float:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.data import image_sets
@@ -22,7 +21,6 @@ from flown_jax.evaluation.classification import interval
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
 from flown_jax.networks.conditions import Conditions, nearest_set
-from flown_jax.training.fine_tuning import accuracy
 from flown_jax.training.recipe import Recipe
 from flown_jax.weights.spec import WeightSpec
 
@@ -110,9 +108,11 @@ def on_disk(names: Iterable[str], data_dir: str | Path) -> tuple[str, ...]:
     return tuple(name for name in names if image_sets.at_hand(name, data_dir))
 
 
-def random_starts(seed: int, spec: WeightSpec, count: int, scheme: str) -> np.ndarray | None:
-    """Weights (count, D) as `initialise_cnn` draws them; None for a network that is no `CNN`.
+def random_starts(keys: jax.Array, spec: WeightSpec, scheme: str) -> np.ndarray | None:
+    """Weights (R, D) as `initialise_cnn` draws them; None for a network that is no `CNN`.
 
+    Args:
+      keys: (R,).
     Raises:
       UserError: an unknown scheme.
     """
@@ -124,7 +124,6 @@ def random_starts(seed: int, spec: WeightSpec, count: int, scheme: str) -> np.nd
     def one(key: jax.Array) -> jax.Array:
         return spec.flatten({"params": initialise_cnn(key, module, shape, scheme)})
 
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(count))
     return np.asarray(jax.jit(jax.vmap(one))(keys), np.float32)
 
 
@@ -148,30 +147,6 @@ def nearest(condition: Conditions, banks: Mapping[str, Conditions]) -> str:
     """
     votes = Counter(nearest_set(condition, banks))
     return max(banks, key=lambda name: votes[name])
-
-
-def tuned_accuracy(
-    spec: WeightSpec,
-    tuned: Mapping[str, np.ndarray],
-    epochs: Sequence[int],
-    images: np.ndarray,
-    labels: np.ndarray,
-) -> np.ndarray:
-    """Accuracy (E, N) of networks that were trained on; chance where they are no longer finite.
-
-    Args:
-      tuned: what `fine_tune` returns. epochs: that it was given.
-      images: (n, H, W, C) float32, preprocessed. labels: (n,).
-    """
-    found = accuracy(spec, tuned["weights"], images, labels)
-    trained = np.asarray(epochs)[:, None] > 0
-    classes = spec.sizes_dict.get("num_classes") or int(np.max(labels)) + 1
-    return np.where(trained & ~np.isfinite(tuned["train_loss"]), 1 / classes, found)
-
-
-def best(factors: Sequence[float], accuracies: np.ndarray) -> np.ndarray:
-    """The factor (S,) with the best of a start's accuracies (S, F); the first of equals."""
-    return np.asarray(factors, np.float64)[np.argmax(accuracies, axis=1)]
 
 
 def curve(epochs: Sequence[int], accuracies: np.ndarray) -> dict[str, list[Any]]:

@@ -4,6 +4,9 @@ A stage is a folder workdir/stages/NAME: while it runs it holds running.json and
 where the stage's own checkpoints live; when it is finished it holds outputs.safetensors and
 stage.json, which is written last. A stage that several runs share is such a folder
 SHARED/NAME-FINGERPRINT with a lock beside it, so that one run computes and the others wait.
+
+A stage's function is given its inputs, those that were fingerprinted, and nothing else: it is a
+plain function without a closure, so that no dependency can be left out by mistake.
 """
 
 from __future__ import annotations
@@ -16,21 +19,22 @@ import os
 import re
 import shutil
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+import flown_jax
 from flown_jax.errors import UserError
 from flown_jax.files import read_json, sha256_of, write_json, writing
+from flown_jax.training.fingerprints import difference, plain_values
 from flown_jax.training.records import Records
 from flown_jax.training.trees import load_tree, save_tree
 from flown_jax.training.workdir import Workdir
 
 # Raised when the meaning of stored outputs changes: older ones are then refused.
-FORMAT = 1
+FORMAT = 2
 _OUTPUTS = "outputs.safetensors"
 
 
@@ -57,14 +61,20 @@ class StageResult:
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage's function may use: its name, a folder for checkpoints, the run's records.
+    """What a stage's function may use.
 
-    The folder `directory` survives a killed run and is removed when the stage is finished.
+    Attributes:
+      name: of the stage.
+      directory: a folder for checkpoints; it survives a killed run and is removed when the stage
+        is finished.
+      records: of the run.
+      inputs: what the stage was given, by name, as attributes.
     """
 
     name: str
     directory: Path
     records: Records
+    inputs: types.SimpleNamespace = field(default_factory=types.SimpleNamespace)
 
 
 def stage(
@@ -73,30 +83,40 @@ def stage(
     inputs: Mapping[str, Any],
     function: Callable[[StageContext], Mapping[str, Any]],
     shared: str | Path | None = None,
+    version: int = 1,
 ) -> StageResult:
     """The stage's result: loaded if it is finished, else computed, resumed and finished.
 
     Args:
       workdir: the run's folder.
       name: name of the stage, also of its folder: letters, digits, "-", "_" and ".".
-      inputs: all that the result depends on: JSON values, configs and StageResults.
-      function: computes the result, a nested dict of arrays and plain values. It is called
-        again after an interruption and finds its checkpoints in `context.directory`.
+      inputs: all that the result depends on, by name: what `plain_values` takes.
+      function: computes the result, a nested dict of arrays and plain values, from
+        `context.inputs` alone: a function without a closure. It is called again after an
+        interruption and finds its checkpoints in `context.directory`.
       shared: a folder for results that runs share: a run with the same inputs uses the same
         result, other inputs are another result, and of several runs at once one computes.
+      version: a number that is raised when the meaning of the function's result changes.
     Raises:
+      ValueError: a function that sees more than its inputs.
       UserError: the stage was begun or finished with other inputs (the first difference is
         named), its files are damaged, or the disk refuses.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise ValueError(f"a stage's name has letters, digits, '-', '_' and '.', not {name!r}")
+    if not isinstance(function, types.FunctionType) or _sees_more(function):
+        raise ValueError(
+            f"the function of stage {name} must see its inputs alone: a plain function without "
+            "closure and defaults"
+        )
     root = workdir.path if isinstance(workdir, Workdir) else Path(workdir)
-    mark = fingerprint(name, inputs)
+    plain = plain_values(inputs)
+    mark = fingerprint(name, plain, version)
     if shared is None:
         folder = root / "stages" / name
     else:
         folder = Path(shared) / f"{name}-{mark[:16]}"
-    place = _Place(name, mark, plain_values(inputs), folder, shared is not None)
+    place = _Place(name, mark, plain, folder, shared is not None)
     with writing(folder):
         # Others may be reading a shared result: what a kill left there is removed under the lock.
         if place.finished and not (place.shared and place.untidy):
@@ -104,37 +124,20 @@ def stage(
         with _records(workdir, root) as records, _alone(place, records):
             if place.finished:
                 return _load(place)
-            return _run(place, function, records)
+            given = types.SimpleNamespace(**inputs)
+            return _run(place, lambda context: function(replace(context, inputs=given)), records)
 
 
-def fingerprint(name: str, inputs: Mapping[str, Any]) -> str:
-    """SHA-256 of a stage's name, its inputs and the format's version, hexadecimal."""
-    content = {"format": FORMAT, "name": name, "inputs": plain_values(inputs)}
+def fingerprint(name: str, inputs: Mapping[str, Any], version: int = 1) -> str:
+    """SHA-256 of a stage's name, number and inputs, the format and the library, hexadecimal."""
+    content = {"format": FORMAT, "library": flown_jax.__version__, "name": name}
+    content |= {"version": version, "inputs": plain_values(inputs)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def plain_values(value: Any, where: str = "inputs") -> Any:
-    """The value as JSON holds it: tuples as lists, configs as dicts, results as fingerprints.
-
-    Raises:
-      UserError: a part of it is not JSON; `where` names it.
-    """
-    if isinstance(value, StageResult):
-        return {"stage": value.name, "fingerprint": value.fingerprint}
-    if hasattr(value, "to_dict"):  # an ml_collections config
-        value = value.to_dict()
-    if isinstance(value, Mapping):
-        return {str(key): plain_values(part, f"{where}.{key}") for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_values(part, f"{where}.{i}") for i, part in enumerate(value)]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float) and np.isfinite(value):
-        return value
-    raise UserError(f"{where} must be JSON values or stage results, not {value!r:.80}")
+def _sees_more(function: types.FunctionType) -> bool:
+    return bool(function.__closure__ or function.__defaults__ or function.__kwdefaults__)
 
 
 @dataclass(frozen=True)
@@ -209,36 +212,12 @@ def _same(place: _Place, stored: Mapping[str, Any], file: str) -> None:
         return
     if place.shared:  # the folder is named after the fingerprint
         raise UserError(f"{place.damaged}: {file} is not its record")
-    difference = _difference(stored.get("inputs"), place.inputs)
-    what = "another version of flown_jax" if difference is None else difference
+    what = difference(stored.get("inputs"), place.inputs) or "another version of flown_jax"
     verb = "finished" if file == "stage.json" else "begun"
     raise UserError(
         f"stage {place.name} in {place.folder.parent.parent} was {verb} with {what}: "
         "choose a new --workdir"
     )
-
-
-def _difference(there: Any, here: Any, where: str = "") -> str | None:
-    """The first field in which two JSON values differ, with both values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here}):
-            path = f"{where}.{key}" if where else key
-            if key not in there:
-                return f"no {path}, and now has {path} = {_short(here[key])}"
-            if key not in here:
-                return f"{path} = {_short(there[key])}, which is now absent"
-            if (found := _difference(there[key], here[key], path)) is not None:
-                return found
-        return None
-    # 1, 1.0 and True are equal in Python and differ in a fingerprint.
-    if json.dumps(there, sort_keys=True) == json.dumps(here, sort_keys=True):
-        return None
-    return f"{where} = {_short(there)}, and now has {where} = {_short(here)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _worked(progress: Path, started: float) -> float:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import ArrayLike
 
 from flown_jax.errors import UserError
 from flown_jax.weights.spec import Entry, WeightSpec
@@ -92,17 +92,20 @@ class JointSpace:
             start += wide.size
         return np.concatenate(parts)
 
-    def embed(self, name: str, weights: ArrayLike) -> np.ndarray:
-        """Joint vectors (N, D) of a set's vectors (N, D of the set).
+    def embed(self, name: str, weights: Any) -> Any:
+        """Joint vectors (N, D) of a set's vectors (N, D of the set), NumPy's of NumPy's.
 
         Raises:
           UserError: vectors of another length.
         """
-        weights = np.asarray(weights)
+        weights = weights if isinstance(weights, Array) else np.asarray(weights)
         if weights.ndim != 2 or weights.shape[1] != self.spec(name).size:
             raise UserError(
                 f"weights of {name} must be (N, {self.spec(name).size}), not {weights.shape}."
             )
+        if isinstance(weights, Array):
+            zeros = jnp.zeros((len(weights), self.size), weights.dtype)
+            return zeros.at[:, self.places(name)].set(weights)
         joint = np.zeros((len(weights), self.size), weights.dtype)
         joint[:, self.places(name)] = weights
         return joint

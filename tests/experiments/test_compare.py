@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.compare.__main__ import main
 from flown_jax.errors import UserError
 
 TABLES = ("5-way 1-shot", "10-way 5-shot")
@@ -120,7 +121,7 @@ def printed(monkeypatch, capsys, tmp_path, runs):
         (folder / "results.json").write_text(json.dumps(results))
         folders.append(str(folder))
     monkeypatch.setattr(sys, "argv", ["compare", *folders])
-    compare.main()
+    main()
     return capsys.readouterr().out
 
 

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from experiments import prepare_data
+from experiments.prepare_data.__main__ import main
 from flown_jax.data import image_sets
 from tests.data import raw_files
 
@@ -16,7 +16,7 @@ def _run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
     monkeypatch.setattr("sys.argv", ["prepare_data", *map(str, arguments)])
     status = 0
     try:
-        prepare_data.main()
+        main()
     except SystemExit as stop:
         status = int(stop.code or 0)
     output = capsys.readouterr()

@@ -12,9 +12,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.trajectory import get_config, variants
-from experiments import command, train_trajectory
-from experiments.trajectory_stages import chosen
-from experiments.trajectory_start import start_values
+from experiments import command
+from experiments.train_trajectory import __main__ as train_trajectory
+from experiments.train_trajectory.network import chosen
+from experiments.train_trajectory.start import start_values
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
@@ -107,6 +108,14 @@ def test_a_finished_run_is_shown_again_and_another_refused(finished, capsys):
         train_trajectory.run(other, str(finished))
 
 
+def test_another_split_of_the_states_is_another_zoo(finished):
+    before = (finished / "zoo" / "manifest.json").stat().st_mtime_ns
+    other = config(*SMALL, "--config.states.held_out=0.3")
+    with pytest.raises(UserError, match=r"with states.held_out = 0.2, .*choose a new --workdir"):
+        train_trajectory.run(other, str(finished))
+    assert (finished / "zoo" / "manifest.json").stat().st_mtime_ns == before
+
+
 def test_a_run_that_is_killed_ends_where_a_whole_one_ends(tmp_path, monkeypatch, undrawn, finished):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
@@ -185,10 +194,10 @@ def test_a_file_of_another_network_is_named(tmp_path):
     write_state_dict(tmp_path / "odd.pth", {"norm.weight": np.zeros(3, np.float32)})
     network = ConfigDict({"start": "file", "file": str(tmp_path / "odd.pth")})
     module = registry.build("vit", VIT)
-    start, mark = start_values(network, module, (16, 16, 1))
-    assert len(mark) == 64
+    start = start_values(network)
+    assert len(start.fingerprint) == 64
     with pytest.raises(UserError, match=r"odd.pth: The state dict has no entry 'cls_token'"):
-        start({})
+        start(module, (16, 16, 1), {})
 
 
 def test_every_variant_has_its_recipe():

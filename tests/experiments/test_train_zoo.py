@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from configs.zoo import get_config, variants
-from experiments import command, train_zoo
-from experiments.zoo_stages import held_out_seeds, split
+from experiments import command
+from experiments.train_zoo import __main__ as train_zoo
+from experiments.zoo_training import held_out_seeds, split
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
@@ -72,6 +73,17 @@ def test_another_recipe_does_not_go_on_in_the_same_folder(finished):
         train_zoo.run(other, str(finished))
 
 
+def test_another_split_of_the_networks_is_another_zoo(finished):
+    before = (finished / "zoo" / "manifest.json").stat().st_mtime_ns
+    results = (finished / "results.json").read_bytes()
+    for share in ("0.0", "0.67"):
+        other = config("tiny", *SMALL, f"--config.networks.held_out={share}")
+        with pytest.raises(UserError, match=r"was written with held_out = 0.34, .*new --workdir"):
+            train_zoo.run(other, str(finished))
+    assert (finished / "zoo" / "manifest.json").stat().st_mtime_ns == before
+    assert (finished / "results.json").read_bytes() == results
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
@@ -90,6 +102,7 @@ def test_what_cannot_be_trained_is_one_sentence(tmp_path, monkeypatch, override,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence):
         train_zoo.run(config("tiny", override), str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "stages").exists()  # the same folder can be used again
 
 
 def test_every_variant_has_its_recipe():

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from experiments import zoo_info
+from experiments import zoo_tables
+from experiments.zoo_info.__main__ import main
 from flown_jax.weights import zoo
 from tests.evaluation.test_figures import picture
 from tests.weights import small
@@ -27,7 +28,7 @@ def folder(tmp_path):
 
 def call(monkeypatch, *arguments) -> None:
     monkeypatch.setattr(sys, "argv", ["experiments.zoo_info", *map(str, arguments)])
-    zoo_info.main()
+    main()
 
 
 def test_a_zoo_is_described_within_80_columns(monkeypatch, capsys, folder):
@@ -68,11 +69,11 @@ def test_of_many_epochs_some_are_shown(tmp_path):
     for epoch in range(51):
         zoo.add(tmp_path, small.vectors([1], SPEC.size, epoch), small.rows([1], epoch))
     found = zoo.load(tmp_path)
-    epochs = [int(row[0]) for row in zoo_info.accuracy_rows(found)]
+    epochs = [int(row[0]) for row in zoo_tables.accuracy_rows(found)]
     assert len(epochs) == 12 and epochs[0] == 0 and epochs[-1] == 50 and epochs == sorted(epochs)
     # A single network: its own epochs are compared.
-    assert zoo_info.distance_rows(found)[0][0] == "among training"
-    assert zoo_info.distance_rows(found.select([0])) == [["a single network", *[""] * 6]]
+    assert zoo_tables.distance_rows(found)[0][0] == "among training"
+    assert zoo_tables.distance_rows(found.select([0])) == [["a single network", *[""] * 6]]
 
 
 def test_mistakes_are_one_sentence(monkeypatch, capsys, folder, tmp_path):

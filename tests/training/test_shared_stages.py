@@ -15,7 +15,7 @@ import pytest
 
 from flown_jax.errors import UserError
 from flown_jax.training import stage
-from flown_jax.training.stages import plain_values
+from flown_jax.training.fingerprints import plain_values
 from tests.training import toy
 from tests.training.test_stages import INPUTS, ROOT, Killed, content, die, never, produce
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import ml_collections
@@ -20,7 +22,8 @@ import pytest
 from flown_jax import files as files_module
 from flown_jax.errors import UserError
 from flown_jax.training import Checkpoints, Records, StageResult, Workdir, fit, stage
-from flown_jax.training.stages import fingerprint, plain_values
+from flown_jax.training.fingerprints import Deferred
+from flown_jax.training.stages import FORMAT, fingerprint
 from tests.training import toy
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +108,7 @@ def test_removed_field_and_another_format_are_refused(tmp_path, monkeypatch):
     fewer = {key: INPUTS[key] for key in ("model", "name")}
     with pytest.raises(UserError, match="with steps = 3, which is now absent: choose"):
         stage(tmp_path, "vae", fewer, never)
-    monkeypatch.setattr("flown_jax.training.stages.FORMAT", 2)
+    monkeypatch.setattr("flown_jax.training.stages.FORMAT", FORMAT + 1)
     with pytest.raises(UserError, match="finished with another version of flown_jax"):
         stage(tmp_path, "vae", INPUTS, never)
 
@@ -241,14 +244,95 @@ def test_errors_of_the_function_itself_pass(tmp_path):
     assert not isinstance(caught.value, UserError)
 
 
-def test_inputs_are_canonical():
-    config = ml_collections.ConfigDict({"a": (1, 2), "b": {"c": np.float32(0.5)}})
-    assert plain_values(config) == {"a": [1, 2], "b": {"c": 0.5}}
-    assert fingerprint("s", config) == fingerprint("s", {"b": {"c": 0.5}, "a": [1, 2]})
-    assert fingerprint("s", config) != fingerprint("t", config)
-    for bad in (np.zeros(2), float("nan"), object()):
-        with pytest.raises(UserError, match=r"inputs\.x\.0 must be JSON values or stage results"):
-            plain_values({"x": [bad]})
+class Bound:
+    def method(self, context):
+        return produce(context)
+
+
+def functions_that_see_more():
+    steps = 3
+
+    def closed(context):
+        return {"steps": steps}
+
+    def defaulted(context, steps=steps):
+        return {"steps": steps}
+
+    def named(context, *, steps=steps):
+        return {"steps": steps}
+
+    free = lambda context: {"steps": steps}  # noqa: E731
+    return [closed, defaulted, named, free, functools.partial(produce), Bound().method, Bound]
+
+
+@pytest.mark.parametrize("function", functions_that_see_more())
+def test_functions_that_see_more_than_their_inputs_are_refused(tmp_path, function):
+    with pytest.raises(ValueError, match="function of stage vae must see its inputs alone"):
+        stage(tmp_path, "vae", INPUTS, function)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_function_sees_what_was_fingerprinted(tmp_path):
+    first = stage(tmp_path, "vae", INPUTS, produce)
+    config = ml_collections.ConfigDict({"width": 5})
+    given = {"before": first, "model": config, "images": np.ones((2, 2)), "steps": (1, 2)}
+    result = stage(tmp_path, "later", given, summed)
+    assert result.values["sum"].tolist() == [[6, 8], [7, 9]]
+    changed = {**given, "images": np.zeros((2, 2))}
+    with pytest.raises(UserError, match=r"images\.sha256 = "):
+        stage(tmp_path, "later", changed, never)
+
+
+def summed(context):
+    given = context.inputs
+    assert vars(given).keys() == {"before", "model", "images", "steps"} and given.steps == (1, 2)
+    return {"sum": given.images + given.before.values["w"] + given.model.width}
+
+
+def test_other_versions_are_refused(tmp_path, monkeypatch):
+    first = stage(tmp_path, "vae", INPUTS, produce)
+    assert fingerprint("vae", INPUTS, 1) == first.fingerprint != fingerprint("vae", INPUTS, 2)
+    sentence = "stage vae .* was finished with another version of flown_jax: choose a new"
+    with pytest.raises(UserError, match=sentence):
+        stage(tmp_path, "vae", INPUTS, never, version=2)
+    # Of a shared result, each version has its own.
+    kept = stage(tmp_path, "vae", INPUTS, produce, shared=tmp_path / "shared", version=1)
+    other = stage(tmp_path, "vae", INPUTS, produce, shared=tmp_path / "shared", version=2)
+    assert other.path != kept.path and not other.reused
+    monkeypatch.setattr("flown_jax.__version__", "99.0")
+    with pytest.raises(UserError, match=sentence):
+        stage(tmp_path, "vae", INPUTS, never)
+
+
+@dataclass(frozen=True)
+class Data:
+    fingerprint: str
+
+
+def load(context):
+    assert context.inputs.data() == Data("a" * 64)
+    (context.directory / "made").touch()
+    return {"x": 1}
+
+
+def test_deferred_values_are_made_when_a_stage_runs_and_then_checked(tmp_path):
+    made = []
+
+    def make():
+        made.append("a" * 64)
+        return Data(made[-1])
+
+    inputs = {"data": Deferred("a" * 64, make, "the images of digits")}
+    first = stage(tmp_path, "load", inputs, load)
+    assert len(made) == 1
+    assert stage(tmp_path, "load", inputs, load).reused and len(made) == 1
+    # What is deferred and what is there stand for the same.
+    assert fingerprint("load", {"data": Data("a" * 64)}) == first.fingerprint
+    other = {"data": Deferred("b" * 64, make, "the images of digits")}
+    with pytest.raises(UserError, match=r"data\.fingerprint = "):
+        stage(tmp_path, "load", other, load)
+    with pytest.raises(UserError, match="^the images of digits are no longer those that the run"):
+        stage(tmp_path / "new", "load", other, load)
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden"])

@@ -1,0 +1,233 @@
+"""Every method of the few-shot table on tasks of one setting."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.fewshot.designs import latents_of, network_of, schedule
+from experiments.tasks import caml_of, conditioner_of
+from flown_jax.few_shot import sampling
+from flown_jax.few_shot.evaluation import Prediction, mixed_with_head, sampled, single
+from flown_jax.few_shot.logistic import fit_logistic
+from flown_jax.few_shot.selection import choose_temperature
+from flown_jax.few_shot.target_heads import fit_heads
+from flown_jax.few_shot.tasks import TaskTable
+from flown_jax.meta_model.build import build
+from flown_jax.meta_model.caml_training import caml_log_probs
+from flown_jax.meta_model.condition import Conditioner
+from flown_jax.models import heads as linear
+
+_STATIC = ("network", "schedule", "source", "latent_shape", "samples", "solver", "steps")
+# What is made of the heads of a design beside, and of a rival in the main one's latents.
+_KINDS = (("ensemble",), ("mean", "ensemble", "top_support"))
+_CHOOSING = 20  # heads a task while a temperature is chosen
+
+
+class Methods:
+    """Predictions of all methods; each program is compiled once.
+
+    Args:
+      given: the inputs of an evaluation, see `measure.evaluation_stage`.
+    """
+
+    def __init__(self, given: SimpleNamespace) -> None:
+        self.given, self.samples = given, int(given.sampling["samples"])
+        self.nfe: dict[str, float] = {}
+        self.caml, self.caml_weight = caml_of(given.caml), 1.0
+        parts = build(given.model.values["description"], given.model.values["arrays"])
+        self.parts = parts
+        self.network = {
+            "network": parts.velocity,
+            "latents": parts.latents,
+            "latent_shape": tuple(parts.description["latent_shape"]),
+        }
+        self.draw = _compiled(sampling.draw_heads)
+        self.samplers = {"ddpm": self._ddpm()}
+        for name, of in given.beside.items():
+            if (sampler := self._beside(of)) is not None:
+                self.samplers[name] = sampler
+        self.temperatures = dict.fromkeys(self.samplers, 1.0)
+        self._regress = _compiled(sampling.regress_heads)
+        self._regress_noisy = _compiled(sampling.regress_noisy_heads)
+        self._reconstruct = jax.jit(sampling.reconstruct_heads)
+        self._base = jax.jit(sampling.base_heads)
+        self._condition = jax.jit(Conditioner.__call__)
+
+    def predictions(self, table: TaskTable, seed: int) -> dict[str, Prediction]:
+        """Predictions of all methods on the tasks of a table, in the order of the results.
+
+        Tasks go through in parts of one size, so that all sets run the same programs.
+        """
+        size = math.gcd(len(table), 100) if len(table) % 100 else 100
+        parts = [
+            self._part(table.take(slice(start, start + size)), (seed, start))
+            for start in range(0, len(table), size)
+        ]
+        return {
+            name: Prediction(np.concatenate([part[name].log_probs for part in parts], axis=1))
+            for name in parts[0]
+        }
+
+    def condition(self, support: jax.Array) -> dict[str, jax.Array]:
+        """What the meta-model's flow sees of support features (T, n, k, F)."""
+        return self._condition(self.parts.conditioner, support)
+
+    def choose(self, validation: TaskTable) -> None:
+        """CAML's weight and the rivals' temperatures, by validation tasks.
+
+        The meta-model's own temperature was chosen in the same way when it was assembled.
+        """
+        self._choose_caml_weight(validation)
+        support = jnp.asarray(validation.support())
+        key, count = jax.random.key(self.given.seed), min(_CHOOSING, self.samples)
+        for name, sampler in self.samplers.items():
+            at = partial(sampler, key, support, samples=count)
+            found = choose_temperature(at, validation, tuple(self.given.temperatures))
+            self.temperatures[name] = found["temperature"]
+
+    def _part(self, table: TaskTable, seed: tuple[int, int]) -> dict[str, Prediction]:
+        key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
+        key_flow, key_ddpm, key_other = jax.random.split(key, 3)
+        support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
+        made = self._baselines(table, support, query)
+        condition = self.condition(support)
+        regression = {**self.network, "params": self.given.regression.values["params"]}
+        shown = {"condition": condition, "support": support}
+        made["regression"] = single(self._regress(**regression, **shown), query)
+        if noise := self.given.noise:
+            count = min(_CHOOSING, self.samples)
+            noisy = self._regress_noisy(
+                **regression, **shown, key=key_other, noise=noise, samples=count
+            )
+            made["regression_noisy_ensemble"] = sampled(noisy, query, support, 1)["ensemble"]
+        for name, sampler in self.samplers.items():
+            main = name == "ddpm"
+            heads, nfe = sampler(
+                key_ddpm if main else key_flow,
+                support,
+                samples=min(self.given.ddpm["samples"], self.samples) if main else self.samples,
+                temperature=self.temperatures[name],
+            )
+            self.nfe[name] = round(float(nfe), 1)
+            made |= self._named(name, heads, query, support, _KINDS[name == "ddpm"])
+        temperature = self.given.chosen["temperature"]
+        heads, nfe = self.draw(
+            self.parts,
+            key_flow,
+            support,
+            condition=condition,
+            samples=self.samples,
+            temperature=temperature,
+        )
+        self.nfe["flown"] = round(float(nfe), 1)
+        made |= self._named("flown", heads, query, support, (*_KINDS[True], "top_query"))
+        other = jnp.roll(support, 1, axis=0)
+        heads, _ = self.draw(
+            self.parts,
+            key_other,
+            other,
+            condition=self.condition(other),
+            samples=min(10, self.samples),
+            temperature=temperature,
+        )
+        made["flown_other_support"] = sampled(heads, query, support, 1)["mean"]
+        return made
+
+    def _baselines(
+        self, table: TaskTable, support: jax.Array, query: jax.Array
+    ) -> dict[str, Prediction]:
+        """What uses the support alone, and CAML."""
+        (tasks, way, count), chosen = query.shape[:3], self.given.chosen
+        of_probe = jnp.asarray(fit_heads(table, length=chosen["length"], **self.given.probe))
+        logistic = fit_logistic(table.support(), inverse_penalty=chosen["inverse_penalty"])
+        made = {
+            "chance": Prediction(np.full((1, tasks, way * count, way), -np.log(way))),
+            "class_mean": single(linear.class_mean(support), query),
+            "cosine_class_mean": single(linear.cosine_class_mean(support), query),
+            "linear_probe": single(of_probe, query),
+            "ridge": single(linear.ridge(support, l2=chosen["l2"]), query),
+            "logistic_regression": single(jnp.asarray(logistic), query),
+        }
+        latents = self.parts.latents
+        if latents.codec.by_class or latents.codec.way == way:
+            scaled = of_probe / chosen["target_temperature"]
+            made["vae_reconstruction"] = single(self._reconstruct(latents, scaled, support), query)
+        if way <= self.caml[0].num_classes:
+            made["caml"] = self._caml(table)
+            if self.given.has_base:
+                made["caml_and_base"] = mixed_with_head(
+                    made["caml"], self._base(latents, support), query, self.caml_weight
+                )
+        return made
+
+    def _caml(self, table: TaskTable) -> Prediction:
+        return Prediction(caml_log_probs(*self.caml, table.support(), table.query())[None])
+
+    def _choose_caml_weight(self, validation: TaskTable) -> None:
+        """The weight of the base head's logits beside CAML with the best validation accuracy."""
+        if validation.episodes.classes.shape[1] > self.caml[0].num_classes:
+            return
+        alone, query = self._caml(validation), jnp.asarray(validation.query())
+        base = self._base(self.parts.latents, jnp.asarray(validation.support()))
+        mixed = {w: mixed_with_head(alone, base, query, w) for w in self.given.base_weights}
+        self.caml_weight = max(mixed, key=lambda w: mixed[w].accuracy().mean())
+
+    def _ddpm(self) -> Callable[..., Any]:
+        """(key, support, samples, temperature) -> heads and evaluations of the DDPM."""
+        draw, config = _compiled(sampling.draw_ddpm_heads), self.given.ddpm
+        options = {"schedule": schedule(config["timesteps"]), "steps": config["steps"]}
+        options |= {**self.network, "params": self.given.ddpm_stage.values["params"]}
+
+        def sampler(key: jax.Array, support: jax.Array, **more: Any) -> Any:
+            known = self.condition(support)
+            return draw(key=key, condition=known, support=support, **options, **more)
+
+        return sampler
+
+    def _beside(self, of: Mapping[str, Any]) -> Callable[..., Any] | None:
+        """The same of another design, where it makes heads of this many classes."""
+        latents, given = latents_of(of["codec"], self.given.heads), self.given
+        if not latents.codec.by_class and latents.codec.way != given.way:
+            return None
+        draw, conditioner = _compiled(sampling.draw_flow_heads), jax.jit(Conditioner.__call__)
+        made = conditioner_of(of["condition"], given.train, of["caml"])
+        options = {
+            "network": network_of(of["velocity"], of["codec"]),
+            "params": of["flow"].values["params"],
+            "latents": latents,
+            "latent_shape": tuple(of["codec"].values["latent_shape"]),
+            "source": of["source"],
+            **{name: given.sampling[name] for name in ("solver", "steps")},
+        }
+
+        def sampler(key: jax.Array, support: jax.Array, **more: Any) -> Any:
+            known = conditioner(made, support)
+            return draw(key=key, condition=known, support=support, **options, **more)
+
+        return sampler
+
+    def _named(
+        self, prefix: str, heads: jax.Array, query: jax.Array, support: jax.Array, kinds: Any
+    ) -> dict[str, Prediction]:
+        top = min(self.given.sampling["top"], len(heads))
+        found = sampled(heads, query, support, top)
+        names = {"top_support": f"top{top}_support", "top_query": f"top{top}_query"}
+        return {f"{prefix}_{names.get(kind, kind)}": found[kind] for kind in kinds}
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled, its networks, sizes and counts static."""
+    known = inspect.signature(function).parameters
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    names = ("samples", "solver", "steps") if open_ended else _STATIC
+    static = [name for name in names if open_ended or name in known]
+    return jax.jit(function, static_argnames=static)

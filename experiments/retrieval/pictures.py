@@ -1,0 +1,113 @@
+"""The images of the run's data sets as their networks see them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.zoo_training import split
+from flown_jax.data import image_sets
+from flown_jax.data.preprocessing import Preprocessing
+from flown_jax.errors import UserError
+from flown_jax.training.stages import fingerprint
+from flown_jax.weights.spec import WeightSpec
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pictures:
+    """Labelled images.
+
+    Attributes:
+      images: (n, H, W, C) uint8. labels: (n,).
+      preprocessing: of the networks' inputs.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    preprocessing: Preprocessing
+
+    @functools.cached_property
+    def inputs(self) -> np.ndarray:
+        """The images as the networks take them, (n, H, W, C) float32."""
+        return self.preprocessing.apply(self.images)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the content."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return fingerprint("pictures", fields)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """The images of a data set.
+
+    Attributes:
+      train: that its networks saw. validation: the rest of them. test: of the test split.
+      class_names: in the order of the labels.
+    """
+
+    train: Pictures
+    validation: Pictures
+    test: Pictures
+    class_names: tuple[str, ...]
+
+
+def read_images(
+    name: str,
+    spec: WeightSpec,
+    data: ConfigDict,
+    *,
+    seen: int | None = None,
+    test_images: int = 0,
+    margin: int = 0,
+) -> Images:
+    """The images of a data set.
+
+    Args:
+      spec: of the networks that shall see them.
+      data: `dir`, `validation_share` and `split_seed` of the config.
+      seen: images that its networks were trained on; None takes the config's share.
+      test_images: the first so many; 0 for all. margin: pixels of black around the images.
+    Raises:
+      UserError: a zoo that does not tell its preprocessing or left no images.
+    """
+    if not spec.inputs_dict:
+        raise UserError(
+            f"the zoo of {name} does not say how its images were preprocessed: import it with "
+            "--inputs."
+        )
+    preprocessing = Preprocessing.from_dict(spec.inputs_dict)
+    train = image_sets.load(name, "train", data.dir)
+    test = image_sets.load(name, "test", data.dir)
+    count = len(train.labels)
+    share = 1 - seen / count if seen else data.validation_share
+    rows, rest = split(
+        count, ConfigDict({"validation_share": share, "split_seed": data.split_seed})
+    )
+    if not len(rest):
+        raise UserError(
+            f"the networks of {name} saw all of its training images: none are left for choices and "
+            "support images."
+        )
+
+    def part(found: image_sets.ImageSet, chosen: Any) -> Pictures:
+        return Pictures(_framed(found.images[chosen], margin), found.labels[chosen], preprocessing)
+
+    limit = slice(0, test_images or None)
+    return Images(part(train, rows), part(train, rest), part(test, limit), train.class_names)
+
+
+def shown_to(parts: Mapping[str, Pictures]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Inputs (n, H, W, C) and labels (n,) of each set."""
+    return {name: (part.inputs, part.labels) for name, part in parts.items()}
+
+
+def _framed(images: np.ndarray, margin: int) -> np.ndarray:
+    """Images with a black margin of so many pixels."""
+    return np.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))

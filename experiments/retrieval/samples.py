@@ -1,0 +1,143 @@
+"""Networks that designs generate, each from a draw of support images of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.retrieval.designs import (
+    Design,
+    latent_shape,
+    latents_of,
+    network_of,
+    schedule,
+)
+from experiments.stages import Stages
+from flown_jax.flow.sources import get_source
+from flown_jax.meta_model.sampling import each_row, row_by_row, sample_diffusion, sample_flow
+from flown_jax.networks.rivals import from_density
+from flown_jax.networks.space import OfSet
+from flown_jax.training.stages import StageContext, StageResult
+
+
+def samples_stage(stages: Stages, design: Design, flow: StageResult) -> StageResult:
+    """A stage: networks (S, D of the set) of every set, drawn by a flow."""
+    samples = design.config.sampling.samples
+    inputs = {**design.drawn_from(flow), "samples": samples}
+    return stages(design.stage_name("samples"), inputs, _draw_flow)
+
+
+def _draw_flow(context: StageContext) -> dict[str, Any]:
+    given = context.inputs
+    latents = latents_of(given.codec)
+    return {
+        name: latents.decode(draw(given, name, given.samples), OfSet(name))
+        for name in given.codec.values["means"]
+    }
+
+
+def draw(given: SimpleNamespace, name: str, count: int, x0: jax.Array | None = None) -> jax.Array:
+    """Standardised latents (S, ...) for a set's support draws of validation images.
+
+    Args:
+      given: inputs of a stage, see `Design.drawn_from`. x0: starts, in the place of the source.
+    """
+    z, _ = sample_flow(
+        key_of(given, name),
+        network_of(given.velocity, given.codec),
+        jax.tree.map(jnp.asarray, given.generator.values["params"]),
+        _condition(given, name, count),
+        source=each_row(get_source(given.source)),
+        latent_shape=latent_shape(given.codec),
+        x0=x0,
+        **given.sampling,
+    )
+    return z
+
+
+def ddpm_samples_stage(stages: Stages, design: Design, ddpm: StageResult) -> StageResult:
+    """A stage: networks of every set, drawn by a DDPM."""
+    config = design.config
+    part = ConfigDict({k: v for k, v in config.ddpm.items() if k != "recipe"})
+    inputs = {
+        "codec": design.codec,
+        "generator": ddpm,
+        "conditions": design.known,
+        "velocity": config.velocity,
+        "ddpm": part,
+        "samples": config.sampling.samples,
+        "seed": config.seed,
+    }
+    return stages("samples-ddpm", inputs, _draw_ddpm)
+
+
+def _draw_ddpm(context: StageContext) -> dict[str, Any]:
+    given = context.inputs
+    latents, network = latents_of(given.codec), network_of(given.velocity, given.codec)
+    params = jax.tree.map(jnp.asarray, given.generator.values["params"])
+    options = {
+        "schedule": schedule(given.ddpm),
+        "latent_shape": latent_shape(given.codec),
+        "steps": given.ddpm.steps,
+    }
+
+    def one(key: jax.Array, condition: Mapping[str, jax.Array]) -> jax.Array:
+        return sample_diffusion(key, network, params, condition, **options)[0]
+
+    found = {}
+    for name in given.codec.values["means"]:
+        condition = _condition(given, name, given.samples)
+        found[name] = latents.decode(row_by_row(one, key_of(given, name), condition), OfSet(name))
+    return found
+
+
+def density_samples_stage(
+    stages: Stages, design: Design, nearest: Mapping[str, list[str]], bandwidth: float | str
+) -> StageResult:
+    """A stage: networks of every set by kernel density in the latents of a design.
+
+    Args:
+      nearest: the set that retrieval names for each support draw of a set.
+    """
+    inputs = {
+        "codec": design.codec,
+        "conditions": design.known,
+        "nearest": nearest,
+        "bandwidth": bandwidth,
+        "seed": design.config.seed,
+    }
+    return stages("samples-kde", inputs, _draw_density)
+
+
+def _draw_density(context: StageContext) -> dict[str, Any]:
+    given = context.inputs
+    latents, found = latents_of(given.codec), {}
+    means = given.codec.values["means"]
+    z = {name: latents.statistics.apply(jnp.asarray(own)) for name, own in means.items()}
+    for name, sets in given.nearest.items():
+        drawn = from_density(key_of(given, name), z, sets, given.bandwidth)
+        found[name] = latents.decode(drawn, OfSet(name))
+    return found
+
+
+def key_of(given: SimpleNamespace, name: str) -> jax.Array:
+    """The key of a set's draws, by its place among all sets."""
+    return draw_key(given.seed, sorted(given.conditions.values["validation"]).index(name))
+
+
+def draw_key(seed: int, number: int) -> jax.Array:
+    """The key of the draws of a number."""
+    return jax.random.fold_in(jax.random.key(seed), 1000 + number)
+
+
+def _condition(given: SimpleNamespace, name: str, count: int) -> dict[str, jax.Array]:
+    bank = given.conditions.values["validation"][name]
+    return {key: jnp.asarray(value[:count]) for key, value in bank.items()}
+
+

@@ -1,0 +1,211 @@
+"""The zoos of the run's data sets, read or trained here, and their alignment."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs.zoo import get_config as zoo_config
+from configs.zoo import variants as zoo_variants
+from experiments.retrieval.pictures import Images, Pictures, read_images
+from experiments.stages import Stages
+from experiments.zoo_training import ZooTraining
+from flown_jax.errors import UserError
+from flown_jax.networks.starts import on_disk
+from flown_jax.training.fingerprints import plain_values
+from flown_jax.training.stages import StageContext, StageResult
+from flown_jax.training.workdir import Workdir
+from flown_jax.weights import zoo
+from flown_jax.weights.aligned import ZooImages, align_zoos
+from flown_jax.weights.alignment import Reference, apply_reference
+from flown_jax.weights.joint import JointSpace
+from flown_jax.weights.spec import WeightSpec
+from flown_jax.weights.statistics import last_states
+from flown_jax.weights.zoo import Zoo
+
+Weights = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Networks:
+    """A zoo at the epochs that are learned from.
+
+    Attributes:
+      spec: of the weights.
+      train: training networks (N, D). held_out: (H, D), of other seeds.
+      best: the training network with the best known accuracy.
+      epochs: of the networks. recipe: how they were trained.
+    """
+
+    spec: WeightSpec
+    train: np.ndarray
+    held_out: np.ndarray
+    best: int
+    epochs: tuple[int, ...]
+    recipe: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+    """Networks and images of a run.
+
+    Attributes:
+      zoos: of each data set of the meta-model.
+      images: of each of these sets and of the foreign ones.
+      unseen: foreign set on this disk -> the set whose network and preprocessing it takes.
+    """
+
+    zoos: dict[str, Networks]
+    images: dict[str, Images]
+    unseen: dict[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The data sets of the meta-model."""
+        return tuple(self.zoos)
+
+    @functools.cached_property
+    def joint(self) -> JointSpace:
+        """Where the weights of each data set lie."""
+        return JointSpace.of({name: found.spec for name, found in self.zoos.items()})
+
+    def weights(self, kind: str = "train") -> Weights:
+        """The training networks of each set, or those that were `held_out`."""
+        return {name: getattr(found, kind) for name, found in self.zoos.items()}
+
+    def pictures(self, kind: str) -> dict[str, Pictures]:
+        """`train`, `validation` or `test` images of each data set of the meta-model."""
+        return {name: getattr(self.images[name], kind) for name in self.zoos}
+
+
+def read_data(stages: Stages, config: ConfigDict) -> Data:
+    """The zoos of a config, those without a folder trained first, and their images."""
+    zoos = {name: read_zoo(stages, config, name) for name in config.zoos}
+    unseen = dict(config.initialise.unseen)
+    present = {name: unseen[name] for name in on_disk(unseen, config.data.dir)}
+    limit = config.evaluation.test_images
+    images = {
+        name: read_images(
+            name,
+            found.spec,
+            config.data,
+            seen=found.recipe.get("train_images"),
+            test_images=limit,
+        )
+        for name, found in zoos.items()
+    }
+    for name, like in present.items():
+        margin = config.initialise.margins.get(name, 0)
+        images[name] = read_images(
+            name, zoos[like].spec, config.data, test_images=limit, margin=margin
+        )
+    return Data(zoos, images, present)
+
+
+def read_zoo(stages: Stages, config: ConfigDict, name: str) -> Networks:
+    """The zoo of a data set, at the epochs that are learned from.
+
+    Raises:
+      UserError: a zoo of another set, without the epochs, or of too few networks.
+    """
+    whole = zoo.load(config.zoos[name] or _trained(stages, config, name))
+    if whole.dataset != name:
+        raise UserError(
+            f"zoos.{name} is {whole.path}, a zoo for {whole.dataset or 'an unknown set'}."
+        )
+    chosen: Any = last_states(whole.table)
+    if config.epochs:
+        chosen = [i for i, e in enumerate(whole.table["epoch"]) if e in config.epochs]
+        if not chosen:
+            known = ", ".join(map(str, sorted(set(whole.table["epoch"]))))
+            raise UserError(
+                f"the zoo of {name} has no epoch of {tuple(config.epochs)}; it has {known}: set "
+                "epochs."
+            )
+    whole = whole.select(chosen)
+    train, held_out = (_part(name, whole, kind) for kind in ("train", "held_out"))
+    train = train.select(range(len(train))[: config.networks or None])
+    known = train.table.get("validation_accuracy") or train.table.get("test_accuracy") or [0]
+    return Networks(
+        whole.spec,
+        train.weights,
+        held_out.weights,
+        int(np.argmax([value or 0 for value in known])),
+        tuple(sorted(set(train.table["epoch"]))),
+        dict(whole.recipe),
+    )
+
+
+def _part(name: str, whole: Zoo, kind: str) -> Zoo:
+    rows = [i for i, split in enumerate(whole.table["split"]) if split == kind]
+    if len(rows) < 2:
+        raise UserError(
+            f"the zoo of {name} has {len(rows)} networks of the split {kind!r} at the chosen "
+            "epochs; two are needed."
+        )
+    return whole.select(rows)
+
+
+def _trained(stages: Stages, config: ConfigDict, name: str) -> Path:
+    """The folder of a zoo that is trained here."""
+    if name not in zoo_variants():
+        raise UserError(
+            f"zoos.{name} is empty, and configs/zoo.py has no variant {name!r}: give a folder."
+        )
+    recipe = zoo_config(name)
+    recipe.unlock()
+    recipe.data.dir = config.data.dir
+    trained = config.trained
+    recipe.networks.update(count=trained.count, held_out=trained.held_out)
+    recipe.recipe.update(epochs=trained.epochs, save_epochs=trained.save_epochs)
+    mark = hashlib.sha256(repr(plain_values(recipe)).encode()).hexdigest()[:12]
+    root = stages.shared or stages.workdir.path / "zoos"
+    with Workdir(root / f"zoo-{name}-{mark}", plain_values(recipe)) as work:
+        job = ZooTraining(recipe, work)
+        networks = stages.count(job.train())
+        measured = stages.count(job.evaluate(networks))
+        return job.write(networks, measured)
+
+
+def align(stages: Stages, alignment: ConfigDict, data: Data) -> StageResult:
+    """A stage: `train` and `held_out` networks of every set with their units in one order.
+
+    Args:
+      alignment: of the config, of which `encode` is not used.
+    """
+    leader, count = alignment.leader or data.names[0], alignment.images
+    pictures = {}
+    for name, own in data.pictures("train").items():
+        apply, first = own.preprocessing.apply, data.images[leader].train
+        pictures[name] = ZooImages(apply(own.images[:count]), apply(first.images[:count]))
+    inputs = {
+        "rounds": alignment.rounds,
+        "leader": leader,
+        "joint": data.joint,
+        "best": {name: found.best for name, found in data.zoos.items()},
+        "train": data.weights(),
+        "held_out": data.weights("held_out"),
+        "images": pictures,
+    }
+    return stages.common("aligned", inputs, _align)
+
+
+def _align(context: StageContext) -> dict[str, Any]:
+    given = context.inputs
+    order = sorted(given.train, key=lambda name: name != given.leader)
+    weights = {name: given.train[name] for name in order}
+    found = align_zoos(given.joint, weights, given.best, given.images, rounds=given.rounds)
+    values: dict[str, Any] = {"train": {}, "held_out": {}, "correlations": {}}
+    for name, aligned in found.items():
+        reference = Reference(aligned.reference.images, aligned.reference.activations)
+        others = apply_reference(given.joint.spec(name), given.held_out[name], reference)
+        values["train"][name] = aligned.weights
+        values["held_out"][name] = others.weights
+        values["correlations"][name] = aligned.correlations.mean(0)
+    return values

@@ -1,0 +1,88 @@
+"""Trains a zoo: many small networks of one recipe, side by side (paper section 3.1, A.3.1).
+
+All networks train as one program. The zoo stands in the workdir's folder zoo/: safetensors and a
+manifest that says of every network its seed, epoch, accuracies, and whether it is held out from
+whoever learns from the zoo. The same command run again goes on where it was stopped.
+
+`python -m experiments.zoo_info WORKDIR/zoo` shows a finished zoo.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import command, zoo_tables
+from experiments.zoo_training import ZooTraining
+from flown_jax.evaluation.zoo_figures import overview
+from flown_jax.files import write_json, writing
+from flown_jax.training.fingerprints import plain_values
+from flown_jax.training.parallel import use_all_cores
+from flown_jax.training.records import environment, peak_memory_gib
+from flown_jax.training.workdir import Workdir
+from flown_jax.weights import zoo
+
+
+def main() -> None:
+    """The command."""
+    use_all_cores()
+    command.run("experiments.train_zoo", __doc__ or "", "configs/zoo.py", run)
+
+
+def run(config: ConfigDict, workdir: str | None = None) -> None:
+    """Trains the zoo of a config and says what its networks reach.
+
+    Args:
+      config: as `configs/zoo.py` makes it.
+      workdir: None for workdirs/zoo-VARIANT.
+    """
+    path = pathlib.Path(f"workdirs/zoo-{config.variant}" if workdir is None else workdir)
+    with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
+        job = ZooTraining(config, work)
+        trained = job.train()
+        measured = job.evaluate(trained)
+        folder = job.write(trained, measured)
+        results = {
+            "experiment": "train_zoo",
+            "variant": config.variant,
+            "seed": config.networks.first_seed,
+            "fingerprint": measured.fingerprint,
+            "seconds": round(trained.seconds + measured.seconds, 1),
+            "peak_memory_gib": round(peak_memory_gib(), 2),
+            "rows": rows(config, trained.values, measured.values),
+            "environment": environment(),
+        }
+        found = zoo.load(folder)
+        overview(path / "figures" / "zoo.png", found, title=f"zoo {config.variant}")
+        with writing(path):
+            write_json(path / "results.json", results)
+    zoo_tables.show(found)
+    print(f"{results['seconds']:.0f} s of work; the zoo lies in {folder}")
+
+
+def rows(
+    config: ConfigDict, trained: Mapping[str, Any], measured: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Tidy rows: accuracy and loss over the networks, by saved epoch and set of images."""
+    values = {**trained, **measured}
+    found = []
+    for i, epoch in enumerate(sorted(set(config.recipe.save_epochs))):
+        for name in ("train", "validation", "test"):
+            for metric in ("accuracy", "loss"):
+                column = values.get(f"{name}_{metric}")
+                if column is None or not np.isfinite(column[i]).all():
+                    continue
+                mean, std, count = float(column[i].mean()), float(column[i].std()), column.shape[1]
+                common = {"table": "main", "method": f"epoch {epoch}", "set": name, "n": count}
+                half = 1.96 * std / count**0.5
+                found.append({**common, "metric": metric, "value": mean, "ci95": half})
+                found.append({**common, "metric": f"{metric}_std", "value": std, "ci95": None})
+    return found
+
+
+if __name__ == "__main__":
+    main()

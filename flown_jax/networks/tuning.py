@@ -1,0 +1,92 @@
+"""Starts of training with a learning rate of their own, chosen on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flown_jax.training.fine_tuning import accuracy, fine_tune
+from flown_jax.training.stages import StageContext
+from flown_jax.weights.spec import WeightSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """Images of a data set, preprocessed for its networks.
+
+    Attributes:
+      images, labels: (n, H, W, C) float32 and (n,), to train on.
+      validation_images, validation_labels: to choose by.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    validation_images: np.ndarray
+    validation_labels: np.ndarray
+
+
+def choose_rates(
+    context: StageContext,
+    spec: WeightSpec,
+    tried: Mapping[str, np.ndarray],
+    rates: Sequence[float],
+    data: Training,
+    *,
+    seeds: Sequence[int],
+    epoch: int,
+    name: str,
+    **training: Any,
+) -> np.ndarray:
+    """The learning rate (K,) of each kind of start that does best on validation images.
+
+    A single rate is not tried.
+
+    Args:
+      tried: kind -> (T, D), networks that are there for this choice.
+      seeds: K R T of them for R rates: of the orders of the data.
+      epoch: after which they are compared.
+      name: of the run in its stage.
+      training: `optimizer`, `images`, `labels` and `batch`, as in `fine_tune`.
+    """
+    if len(rates) == 1:
+        return np.full(len(tried), rates[0], np.float64)
+    count = len(next(iter(tried.values())))
+    tuned = fine_tune(
+        context,
+        spec,
+        np.concatenate([weights for weights in tried.values() for _ in rates]),
+        seeds=seeds,
+        learning_rates=np.repeat(np.tile(np.asarray(rates, np.float64), len(tried)), count),
+        epochs=(epoch,),
+        name=name,
+        **training,
+    )
+    measured = tuned_accuracy(spec, tuned, (epoch,), data.validation_images, data.validation_labels)
+    return best(rates, measured.reshape(len(tried), len(rates), count).mean(-1))
+
+
+def tuned_accuracy(
+    spec: WeightSpec,
+    tuned: Mapping[str, np.ndarray],
+    epochs: Sequence[int],
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> np.ndarray:
+    """Accuracy (E, N) of networks that were trained on; chance where they are no longer finite.
+
+    Args:
+      tuned: what `fine_tune` returns. epochs: that it was given.
+      images: (n, H, W, C) float32, preprocessed. labels: (n,).
+    """
+    found = accuracy(spec, tuned["weights"], images, labels)
+    trained = np.asarray(epochs)[:, None] > 0
+    classes = spec.sizes_dict.get("num_classes") or int(np.max(labels)) + 1
+    return np.where(trained & ~np.isfinite(tuned["train_loss"]), 1 / classes, found)
+
+
+def best(rates: Sequence[float], accuracies: np.ndarray) -> np.ndarray:
+    """The rate (S,) with the best of a start's accuracies (S, R); the first of equals."""
+    return np.asarray(rates, np.float64)[np.argmax(accuracies, axis=1)]
