@@ -1,1 +1,1 @@
-"""Speed against PyTorch twins measured in the same run; `python -m benchmarks` runs them all."""
+"""Speed against PyTorch and POT measured in the same run; `python -m benchmarks` runs them all."""

@@ -16,6 +16,7 @@ NAMES = (
     "flow_step",
     "sampling",
     "zoo_training",
+    "couplings",
     "graph_encoder",
     "solver_gradient",
     "parallel",
@@ -55,7 +56,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     details = [
         f"- {r['name']}: ours {r['ours']:g}, twin {r['twin']:g} {r['unit']}" for r in results
     ]
-    note = "Above 1, flown_jax is faster than its PyTorch twin. The slowest case of each:"
+    note = "Above 1, flown_jax is faster than its twin. The slowest case of each:"
     return "\n".join([*lines, "", note, "", *details, ""])
 
 

@@ -28,7 +28,7 @@ Work = Callable[[int], None]
 _SAMPLE_SECONDS = 0.3  # shortest sample: long against the clock and the threads' start
 _QUIET = 0.3  # load a core above which the numbers are not to be trusted
 _FEWEST_ROUNDS, _MOST_ROUNDS = 4, 60
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "torch")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "torch", "POT")
 
 
 @dataclass(frozen=True)
@@ -185,22 +185,27 @@ def require_torch() -> None:
         raise SystemExit(2)
 
 
-def main(doc: str, run: Callable[[float], dict[str, Any]], seconds: float) -> None:
+def main(
+    doc: str, run: Callable[[float], dict[str, Any]], seconds: float, *, torch: bool = True
+) -> None:
     """Command line of one benchmark: prints the cases, then the result as the last line.
 
     Args:
       doc: shown by --help.
       run: `run(seconds) -> result`. seconds: default of --seconds, measuring time of each case.
+      torch: the twin is PyTorch, which must then be installed.
     """
     parser = argparse.ArgumentParser(description=doc.strip().splitlines()[0])
     parser.add_argument(
         "--seconds", type=float, default=seconds, help="measuring time of each case (%(default)s)"
     )
     arguments = parser.parse_args()
-    require_torch()
+    if torch:
+        require_torch()
     load = round(os.getloadavg()[0], 2)
     if load > _QUIET * available_cores():
-        print(f"load {load}: PyTorch's threads wait for one another, so the twin reads too slow.")
+        reason = "PyTorch's threads wait for one another, so the twin reads too slow."
+        print(f"load {load}: {reason if torch else 'other work takes part of the cores.'}")
     result = run(arguments.seconds) | {"load_before": load}
     for case in result["cases"]:
         print(f"{case['case']}: ours {case['ours']} {result['unit']}, {case['twins']}")

@@ -1,1 +1,1 @@
-"""Commands: one experiment a file."""
+"""Commands: a folder each; what they share lies beside the folders."""

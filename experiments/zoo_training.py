@@ -54,7 +54,10 @@ class ZooTraining:
         """The weights of all networks at the saved epochs."""
         data = self.config.data
         inputs = {
-            "network": self.spec.to_json(),
+            # The spec says these two as well; by themselves, what differs has a name.
+            "inputs": self.config.inputs,
+            "network": self.config.network,
+            "spec": self.spec,
             "initialisation": self.config.initialisation,
             "plan": self.plan,
             "recipe": self.config.recipe,
@@ -70,7 +73,7 @@ class ZooTraining:
         rows = {"test": np.arange(len(sets["test"].labels))}
         if len(self._validation):
             sets["validation"], rows["validation"] = self.train_set, self._validation
-        inputs = {"training": trained, "network": self.spec.to_json(), "sets": sets, "rows": rows}
+        inputs = {"training": trained, "spec": self.spec, "sets": sets, "rows": rows}
         return stage(self.workdir, "evaluation", inputs, _evaluation)
 
     def write(self, trained: StageResult, measured: StageResult) -> pathlib.Path:
@@ -111,8 +114,7 @@ class ZooTraining:
 
 
 def _training(context: StageContext) -> dict[str, Any]:
-    given = context.inputs
-    spec = WeightSpec.from_json(given.network)
+    given, spec = context.inputs, context.inputs.spec
     module, inputs = spec.module(), Preprocessing.from_dict(spec.inputs_dict)
     train, _ = split(len(given.images.labels), given.split)
     batch = given.recipe.batch
@@ -131,8 +133,7 @@ def _training(context: StageContext) -> dict[str, Any]:
 
 
 def _evaluation(context: StageContext) -> dict[str, Any]:
-    given = context.inputs
-    spec = WeightSpec.from_json(given.network)
+    given, spec = context.inputs, context.inputs.spec
     logits, inputs = many.logits(spec.module()), Preprocessing.from_dict(spec.inputs_dict)
     params = jax.vmap(lambda vector: spec.unflatten(vector)["params"])
     weights = given.training.values["weights"]

@@ -107,9 +107,9 @@ class MetaModel:
         return self.parts.description
 
     @property
-    def way(self) -> int:
-        """Number of classes of the tasks that it was trained for."""
-        return int(self.description["target"]["way"])
+    def way(self) -> int | None:
+        """Number of classes of the tasks that it was trained for; None where that is no matter."""
+        return self.description["target"].get("way")
 
     @property
     def any_way(self) -> bool:
@@ -156,7 +156,7 @@ class MetaModel:
         target = self.parts.target
         classes = list(target.classes(listed, class_names is not None, like))
         index = np.asarray([classes.index(listed[i]) for i in place])
-        if len(classes) != self.way and not self.any_way:
+        if self.way not in (None, len(classes)) and not self.any_way:
             raise UserError(
                 f"the support set has {len(classes)} classes; this meta-model was trained for "
                 f"{self.way}."

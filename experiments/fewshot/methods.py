@@ -17,7 +17,6 @@ from experiments.fewshot.designs import latents_of, network_of, schedule
 from experiments.tasks import caml_of, conditioner_of
 from flown_jax.few_shot import sampling
 from flown_jax.few_shot.evaluation import Prediction, mixed_with_head, sampled, single
-from flown_jax.few_shot.logistic import fit_logistic
 from flown_jax.few_shot.selection import choose_temperature
 from flown_jax.few_shot.target_heads import fit_heads
 from flown_jax.few_shot.tasks import TaskTable
@@ -25,6 +24,7 @@ from flown_jax.meta_model.build import build
 from flown_jax.meta_model.caml_training import caml_log_probs
 from flown_jax.meta_model.condition import Conditioner
 from flown_jax.models import heads as linear
+from flown_jax.models.logistic import fit_logistic
 
 _STATIC = ("network", "schedule", "source", "latent_shape", "samples", "solver", "steps")
 # What is made of the heads of a design beside, and of a rival in the main one's latents.

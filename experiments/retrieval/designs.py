@@ -160,9 +160,7 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
     return _latents(target, form, module, variables, given.weights)
 
 
-def examples_of(
-    weights: Weights, images: Mapping[str, Pictures] | None
-) -> dict[str, ZooExamples]:
+def examples_of(weights: Weights, images: Mapping[str, Pictures] | None) -> dict[str, ZooExamples]:
     """Training networks, with images where there is a task loss."""
     if images is None:
         return {name: ZooExamples(own) for name, own in weights.items()}
@@ -192,7 +190,7 @@ def _latents(
 ) -> dict[str, Any]:
     """Values of a codec's stage: the autoencoder, and the training networks' latents."""
     means = {
-        name: posterior_means(module, variables, target, own, OfSet(name), chunk=len(own))
+        name: posterior_means(module, variables, target, own, OfSet(name))
         for name, own in weights.items()
     }
     statistics = fit_latent_statistics(module, means.values())

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.report import write_report
+from experiments.retrieval.words import PAPER, STARTS, remarks
 from flown_jax.evaluation import tables
 from flown_jax.evaluation import zoo_retrieval_figures as figures
-from flown_jax.evaluation.report import html_page
-from flown_jax.files import write_bytes, writing
 
-METHODS = {
-    "originals": "the zoo's training networks themselves",
-    "held_out": "fresh networks: the zoo's recipe, other seeds",
-    "nearest_by_condition": "a training network of the set whose conditions are nearest",
-    "aligned_mean": "the mean of all training networks; one network",
-    "average_of_two": "the mean of two training networks",
-    "average_of_two_trained": "the mean of two, trained on",
-    "kaiming_trained": "a random start, trained for as many steps",
-    "kde": "kernel density in the latents of `flown`",
-    "pca": "a flow in the latents of a PCA of the same size",
-    "ddpm": "a DDPM in the latents of `flown`",
-    "flown": "the main design",
-    "flown_weights": "the paper's objective",
-    "flown_task": "the task loss without reconstruction",
-    "flown_raw": "as `flown`, networks not aligned",
-    "flown_prior": "the flow starts from networks of another data set, as in the paper",
-    "flown_prior_mended": "the same, and the encoder also reconstructs them",
-}
-STARTS = {
-    "flown": "generated for the set's support images",
-    "zoo_start": "the zoo's own random initialisation",
-    "kaiming_normal": "random, Kaiming normal",
-    "raw_mean": "the mean of the training networks as they are",
-    "aligned_mean": "their mean after alignment",
-    "trained_other": "training networks of another set",
-    "originals": "training networks of the set itself, trained on",
-}
-# The paper's Table 2: of other zoos, the mean of the best five of the samples.
-PAPER = {
-    "paper_original": {"mnist": 0.911, "fashion_mnist": 0.727, "cifar10": 0.487, "stl10": 0.390},
-    "paper_flown": {"mnist": 0.917, "fashion_mnist": 0.738, "cifar10": 0.503, "stl10": 0.408},
-    "paper_flown_prior": {"mnist": 0.63, "fashion_mnist": 0.419, "cifar10": 0.226, "stl10": 0.188},
-}
-_PAPER_REMARKS = {
-    "paper_original": "the paper's Table 2; other zoos",
-    "paper_flown": "the paper's Table 2; other zoos, top 5 of the samples",
-    "paper_flown_prior": "the paper's Table 2; the same with its mini-ImageNet prior",
-}
 _SHOWN = (
     "accuracy",
     "accuracy_minus_originals",
@@ -79,42 +40,6 @@ _SUMMARY = ("accuracy", "accuracy_minus_originals", "diversity", "copies")
 _STRIPS = ("originals", "flown", "flown_weights")
 
 
-def remarks(config: ConfigDict) -> dict[str, str]:
-    """What each method is in a few words, and whether its own training saw images and labels."""
-    main = bool(config.codec.task_weight)
-    trained = {"average_of_two_trained": True, "kaiming_trained": True, "flown": main}
-    for name, changes in config.beside.items():
-        weight = changes.get("codec", {}).get("task_weight", config.codec.task_weight)
-        trained[f"flown_{name}"] = bool(weight)
-    for name in ("flown_prior", "flown_prior_mended"):
-        trained[name] = trained.get("flown_weights", main)  # its networks and objective
-    tags = {
-        method: "trained on images" if saw else "weights only" for method, saw in trained.items()
-    }
-    tags["pca"] = "weights only"
-    found = {}
-    for method in dict.fromkeys([*METHODS, *trained]):
-        text = METHODS.get(method, "`flown` with the changes that beside names")
-        if method in tags:
-            text = f"{tags[method]}: {text}"
-        elif method in ("kde", "ddpm") and main:
-            text += ", whose autoencoder was trained on images"
-        found[method] = text
-    return found | _PAPER_REMARKS
-
-
-def prior_sentence(facts: Mapping[str, float]) -> str:
-    """What explains the rows of the prior, of `PriorResult.facts`."""
-    return (
-        f"prior: its networks are right on {100 * facts['prior_train_accuracy']:.1f} % of their "
-        "training images. Where the flow trains the encoder, its latents end with a standard "
-        f"deviation of {facts['prior_std']:.2f} and the targets' with {facts['targets_std']:.2f} "
-        f"(1 before); in the mended autoencoder the prior's have {facts['prior_std_mended']:.2f}. "
-        f"The two decoders leave {facts['residual']:.2f} and {facts['residual_mended']:.2f} of the "
-        "targets' spread out."
-    )
-
-
 def write(
     workdir: Path, config: ConfigDict, results: dict[str, Any], found: dict[str, Any]
 ) -> None:
@@ -127,18 +52,10 @@ def write(
         "mean", "std"}}}; `prior_curves` {"steps", name: losses} and `accuracies`
         {set: {method: of each network}}, where there are any.
     """
-    pictures = _pictures(workdir / "figures", results, found)
-    texts = _tables(config, results, found)
     title = f"Retrieval and initialisation: variant {config.variant}, seed {config.seed}"
-    sentences = found.get("remarks") or []
-    body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in texts.items())
-    notes = "".join(f"- {sentence}\n" for sentence in sentences)
-    head = f"# {title}\n\n{found['introduction']}\n\n{notes}" + ("\n" if notes else "")
-    page = html_page(title, "\n\n".join([found["introduction"], *sentences]), texts, pictures)
-    with writing(workdir):
-        _text(workdir / "results.md", f"{head}{body}\n")
-        _text(workdir / "report.html", page)
-        _text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
+    pictures = _pictures(workdir / "figures", results, found)
+    texts, sentences = _tables(config, results, found), list(found.get("remarks") or [])
+    write_report(workdir, title, found["introduction"], sentences, texts, pictures, results)
 
 
 def screen(results: Mapping[str, Any]) -> None:
@@ -305,7 +222,3 @@ def _strips(accuracies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 
 def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.retrieval.designs import (
@@ -139,5 +138,3 @@ def draw_key(seed: int, number: int) -> jax.Array:
 def _condition(given: SimpleNamespace, name: str, count: int) -> dict[str, jax.Array]:
     bank = given.conditions.values["validation"][name]
     return {key: jnp.asarray(value[:count]) for key, value in bank.items()}
-
-

@@ -123,9 +123,9 @@ def read_zoo(stages: Stages, config: ConfigDict, name: str) -> Networks:
     if config.epochs:
         chosen = [i for i, e in enumerate(whole.table["epoch"]) if e in config.epochs]
         if not chosen:
-            known = ", ".join(map(str, sorted(set(whole.table["epoch"]))))
+            there = ", ".join(map(str, sorted(set(whole.table["epoch"]))))
             raise UserError(
-                f"the zoo of {name} has no epoch of {tuple(config.epochs)}; it has {known}: set "
+                f"the zoo of {name} has no epoch of {tuple(config.epochs)}; it has {there}: set "
                 "epochs."
             )
     whole = whole.select(chosen)
@@ -143,7 +143,7 @@ def read_zoo(stages: Stages, config: ConfigDict, name: str) -> Networks:
 
 
 def _part(name: str, whole: Zoo, kind: str) -> Zoo:
-    rows = [i for i, split in enumerate(whole.table["split"]) if split == kind]
+    rows = [i for i, of in enumerate(whole.table["split"]) if of == kind]
     if len(rows) < 2:
         raise UserError(
             f"the zoo of {name} has {len(rows)} networks of the split {kind!r} at the chosen "

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import command, zoo_tables
+from experiments import command
 from experiments.train_trajectory.stages import TrajectoryTraining
+from flown_jax.evaluation import zoo_tables
 from flown_jax.evaluation.zoo_figures import overview
 from flown_jax.files import write_json, writing
 from flown_jax.training.fingerprints import plain_values

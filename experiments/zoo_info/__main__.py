@@ -12,9 +12,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from experiments import command, zoo_tables
+from experiments import command
 from flown_jax.errors import UserError
-from flown_jax.evaluation import zoo_figures
+from flown_jax.evaluation import zoo_figures, zoo_tables
 from flown_jax.files import writing
 from flown_jax.weights import zoo
 from flown_jax.weights.zoo import Zoo

@@ -10,10 +10,10 @@ import numpy as np
 from jax import Array
 
 from flown_jax.few_shot.evaluation import sampled, single
-from flown_jax.few_shot.logistic import fit_logistic
 from flown_jax.few_shot.target_heads import fit_heads
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.models import heads as linear
+from flown_jax.models.logistic import fit_logistic
 
 
 def choose_baselines(

@@ -35,8 +35,9 @@ class Schedule:
                 f"betas and timesteps must both be (T,), got {self.betas.shape} and "
                 f"{self.timesteps.shape}."
             )
-        if not (np.all(self.betas > 0) and np.all(self.betas <= 1)):
-            raise ValueError("betas must lie in (0, 1].")
+        # A beta of 1 leaves nothing of x_0, which no predicted noise then gives back.
+        if not (np.all(self.betas > 0) and np.all(self.betas < 1)):
+            raise ValueError("betas must lie in (0, 1).")
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -53,15 +54,20 @@ class Schedule:
     def posterior_variance(self) -> np.ndarray:
         return self.betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
 
+    @property
+    def first_variance(self) -> float:
+        """Stands for the variance at index 0, 0: that of index 1, or beta where there is none."""
+        return float(self.posterior_variance[1] if len(self) > 1 else self.betas[0])
+
     @cached_property
     def posterior_log_variance_clipped(self) -> np.ndarray:
-        """log of the posterior variance, index 0 replaced by index 1 (it is log 0)."""
-        return np.log(np.append(self.posterior_variance[1:2], self.posterior_variance[1:]))
+        """log of the posterior variance, index 0 (log 0) replaced by `first_variance`."""
+        return np.log(np.append(self.first_variance, self.posterior_variance[1:]))
 
     @cached_property
     def large_log_variance(self) -> np.ndarray:
-        """log beta, index 0 replaced by the posterior variance of index 1."""
-        return np.log(np.append(self.posterior_variance[1:2], self.betas[1:]))
+        """log beta, index 0 replaced by `first_variance`."""
+        return np.log(np.append(self.first_variance, self.betas[1:]))
 
     @cached_property
     def posterior_mean_coef1(self) -> np.ndarray:
@@ -86,10 +92,14 @@ def linear_schedule(timesteps: int, beta_start: float, beta_end: float) -> Sched
 
 
 def iddpm_linear_schedule(timesteps: int) -> Schedule:
-    """1e-4 .. 2e-2 times 1000 / T: the published linear schedule for any T >= 20."""
-    if timesteps < 20:
+    """1e-4 .. 2e-2 times 1000 / T: the published linear schedule for any T > 20.
+
+    Raises:
+      ValueError: fewer timesteps; the last beta of 20 is already 1.
+    """
+    if timesteps < 21:
         raise ValueError(
-            f"the scaled linear schedule needs at least 20 timesteps, got {timesteps}."
+            f"the scaled linear schedule needs at least 21 timesteps, got {timesteps}."
         )
     scale = 1000 / timesteps
     return linear_schedule(timesteps, scale * 1e-4, scale * 2e-2)
@@ -101,25 +111,61 @@ def ldm_schedule(timesteps: int, linear_start: float, linear_end: float) -> Sche
     return _schedule(roots**2)
 
 
-def space_timesteps(timesteps: int, steps: int | str) -> np.ndarray:
-    """Increasing indices to keep out of 0 .. T-1.
+def space_timesteps(timesteps: int, steps: int | str | Sequence[int]) -> np.ndarray:
+    """Increasing indices to keep out of 0 .. T-1, by the names of improved diffusion.
 
     Args:
       timesteps: T.
-      steps: N, N indices evenly spaced from 0 to T-1 and rounded; or "ddimN", every s-th from 0
-        with the smallest integer s that keeps exactly N.
+      steps: N, N indices evenly spaced from 0 to T-1 and rounded. Counts, "10,15,20" or a list:
+        T is cut into as many sections, the first T mod n of them longer by one, and each count is
+        spaced evenly from the first to the last index of its section ("25" is one section; a count
+        of 1 keeps the first index). "ddimN": every s-th index from 0, with the smallest integer s
+        that keeps exactly N.
     Raises:
-      ValueError: N is outside [1, T], or no stride gives N.
+      ValueError: N is outside [1, T], no stride gives N, a section is shorter than its count, or
+        the text is none of these.
     """
-    count = int(steps.removeprefix("ddim")) if isinstance(steps, str) else steps
-    if not 1 <= count <= timesteps:
-        raise ValueError(f"steps must lie between 1 and {timesteps}, got {steps!r}.")
     if isinstance(steps, str):
-        for stride in range(1, timesteps + 1):
-            if len(range(0, timesteps, stride)) == count:
-                return np.arange(0, timesteps, stride)
-        raise ValueError(f"no integer stride over {timesteps} timesteps keeps exactly {count}.")
-    return np.round(np.linspace(0, timesteps - 1, count)).astype(int)
+        name = steps.removeprefix("ddim")
+        try:
+            counts = [int(part) for part in name.split(",")]
+        except ValueError:
+            raise ValueError(
+                f'steps must be a number, counts as in "10,15,20", or "ddimN", got {steps!r}.'
+            ) from None
+        return _stride(timesteps, steps, counts) if name != steps else _sections(timesteps, counts)
+    if isinstance(steps, Sequence | np.ndarray):
+        return _sections(timesteps, [int(count) for count in steps])
+    if not 1 <= steps <= timesteps:
+        raise ValueError(f"steps must lie between 1 and {timesteps}, got {steps!r}.")
+    return np.round(np.linspace(0, timesteps - 1, steps)).astype(int)
+
+
+def _stride(timesteps: int, steps: str, counts: list[int]) -> np.ndarray:
+    if len(counts) != 1 or not 1 <= counts[0] <= timesteps:
+        raise ValueError(f"steps must lie between 1 and {timesteps}, got {steps!r}.")
+    for stride in range(1, timesteps + 1):
+        if len(range(0, timesteps, stride)) == counts[0]:
+            return np.arange(0, timesteps, stride)
+    raise ValueError(f"no integer stride over {timesteps} timesteps keeps exactly {counts[0]}.")
+
+
+def _sections(timesteps: int, counts: list[int]) -> np.ndarray:
+    if not counts:
+        raise ValueError("steps must name at least one section, got none.")
+    sizes = np.full(len(counts), timesteps // len(counts))
+    sizes[: timesteps % len(counts)] += 1
+    kept = []
+    for start, size, count in zip(np.cumsum(sizes) - sizes, sizes, counts, strict=True):
+        if not 1 <= count <= size:
+            raise ValueError(
+                f"a section of {size} of the {timesteps} timesteps cannot keep {count} of them."
+            )
+        stride = (size - 1) / max(count - 1, 1)
+        # The stride is summed up, not multiplied, which rounds halves as the published code does.
+        offsets = np.cumsum(np.r_[0.0, np.full(count - 1, stride)])
+        kept.append(start + np.round(offsets).astype(int))
+    return np.concatenate(kept)
 
 
 def respace(schedule: Schedule, keep: Sequence[int] | np.ndarray) -> Schedule:
@@ -276,7 +322,7 @@ def sample_ddpm(
     condition: Any,
     schedule: Schedule,
     *,
-    steps: int | str | None = None,
+    steps: int | str | Sequence[int] | None = None,
     method: str = "ancestral",
     variance: str = "large",
     eta: float = 0.0,
@@ -289,19 +335,25 @@ def sample_ddpm(
     Args:
       model: `model(x_t, t, condition) -> eps`, t integer (B,), always the full schedule's index.
       key: split into one key a step; not used by DDIM with eta = 0.
-      x_T: noise, (B, ...), already multiplied by a temperature if one is wanted.
+      x_T: noise, (B, ...), already multiplied by a temperature if one is wanted there.
       condition: pytree with leading axis B, or None.
       steps: None for all, or as in `space_timesteps`.
       method: "ancestral" or "ddim".
       variance, clip_sample: of ancestral steps. eta: of DDIM. clip_x0: of both.
-      temperature: factor on the noise that each step adds.
+      temperature: multiplies the noise that every step adds, a number or (B,); 0 makes the sampler
+        deterministic. It leaves x_T as it is.
     Returns:
       A `Solution` with the data in x1 and one model call a step in nfe.
     Raises:
-      ValueError: an unknown method or variance, or impossible steps.
+      ValueError: an unknown method or variance, impossible steps, or a temperature of another
+        shape.
     """
     if method not in ("ancestral", "ddim"):
         raise ValueError(f"method must be ancestral or ddim, got {method!r}.")
+    if jnp.shape(temperature) not in ((), x_T.shape[:1]):
+        raise ValueError(
+            f"temperature must be a number or {x_T.shape[:1]}, got {jnp.shape(temperature)}."
+        )
     if steps is not None:
         schedule = respace(schedule, space_timesteps(len(schedule), steps))
     count = len(schedule)
@@ -310,7 +362,10 @@ def sample_ddpm(
         index, key_step = item
         t = jnp.full((x.shape[0],), index)
         eps_hat = model(x, _model_time(schedule, t), condition).astype(x.dtype)
-        noise = temperature * jax.random.normal(key_step, x.shape, x.dtype)
+        noise = jax.random.normal(key_step, x.shape, x.dtype)
+        if not (isinstance(temperature, int | float) and temperature == 1):
+            scale = jnp.asarray(temperature, x.dtype)
+            noise = (_like(scale, x) if scale.ndim else scale) * noise
         if method == "ddim":
             return ddim_step(schedule, eps_hat, x, t, noise, eta=eta, clip_x0=clip_x0), None
         return ancestral_step(

@@ -85,7 +85,7 @@ class Target:
         return cls(**description, **arrays)
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """JSON values, `way` (number of classes) among them, and arrays."""
+        """JSON values, with `way` where the number of classes is fixed, and arrays."""
         raise UserError(f"{type(self).__name__} is no target space that can be exported.")
 
     @property

@@ -111,6 +111,14 @@ def _condition(conditioner: Conditioner, support: jax.Array) -> dict[str, jax.Ar
     return conditioner(support, chunk=10)
 
 
+def centres(banks: Mapping[str, Conditions]) -> dict[str, dict[str, jax.Array]]:
+    """The mean of each data set's conditions, named arrays (1, n, E)."""
+    return {
+        name: {key: jnp.asarray(value.mean(0, keepdims=True)) for key, value in own.items()}
+        for name, own in banks.items()
+    }
+
+
 def nearest_set(condition: Mapping[str, np.ndarray], banks: Mapping[str, Conditions]) -> list[str]:
     """The data set whose known support draws have the nearest mean, for each of S draws.
 

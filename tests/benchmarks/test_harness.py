@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import couplings, harness
 from benchmarks.__main__ import NAMES, table
 from benchmarks.harness import Case, Timing
+from flown_jax import flow
 
 
 def _timing(seconds: float) -> Timing:
@@ -92,6 +93,25 @@ def test_main_prints_the_result_last(monkeypatch, capsys):
     assert lines[0].startswith("a: ours 1.0 ms")
 
 
+def test_a_twin_without_torch_needs_no_torch(monkeypatch, capsys):
+    monkeypatch.setattr(harness.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["x"])
+    monkeypatch.setattr(harness.os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    harness.main("Title.", lambda s: {"unit": "ms", "cases": []}, seconds=9.0, torch=False)
+    out = capsys.readouterr().out
+    assert "load 1000" in out and "PyTorch" not in out
+
+
+def test_couplings_of_the_twin_cost_the_same_and_others_are_refused(monkeypatch):
+    monkeypatch.setattr(harness, "_SAMPLE_SECONDS", 0.0)
+    case = couplings.measure(12, 0.0, width=3)
+    assert list(case.twins) == ["pot"] and case.ours.rounds == 4
+    assert case.flops > 0 and case.ratio() > 0
+    monkeypatch.setattr(flow, "exact_ot", flow.independent)
+    with pytest.raises(RuntimeError, match="total cost differs"):
+        couplings.measure(12, 0.0, width=3)
+
+
 def test_main_warns_of_a_loaded_machine(monkeypatch, capsys):
     monkeypatch.setattr(harness, "require_torch", lambda: None)
     monkeypatch.setattr(sys, "argv", ["x"])
@@ -116,4 +136,4 @@ def test_table_has_a_row_for_every_ratio():
 
 
 def test_names_are_those_of_the_contract():
-    assert {"heads", "flow_step", "sampling"} <= set(NAMES)
+    assert {"heads", "flow_step", "sampling", "couplings"} <= set(NAMES)

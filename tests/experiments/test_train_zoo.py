@@ -67,9 +67,19 @@ def test_a_finished_run_is_shown_again(finished, capsys):
     assert (finished / "zoo" / "manifest.json").stat().st_mtime_ns == before
 
 
-def test_another_recipe_does_not_go_on_in_the_same_folder(finished):
-    other = config("tiny", *SMALL, "--config.recipe.learning_rate=0.5")
-    with pytest.raises(UserError, match=r"recipe.learning_rate = 0.001, .*choose a new --workdir"):
+@pytest.mark.parametrize(
+    ("override", "difference"),
+    [
+        ("recipe.learning_rate=0.5", "recipe.learning_rate = 0.001, "),
+        ("network.sizes.hidden=(9,)", r"network.sizes.hidden = \[8\], "),
+        ("networks.first_seed=2", r"plan.seeds = \[1, 2, 3\], "),
+        ("data.split_seed=43", "split.split_seed = 42, "),
+        ("data.name=latin", "images.fingerprint = "),
+    ],
+)
+def test_another_recipe_does_not_go_on_in_the_same_folder(finished, override, difference):
+    other = config("tiny", *SMALL, f"--config.{override}")
+    with pytest.raises(UserError, match=f"{difference}.*choose a new --workdir"):
         train_zoo.run(other, str(finished))
 
 

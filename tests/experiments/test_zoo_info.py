@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from experiments import zoo_tables
 from experiments.zoo_info.__main__ import main
+from flown_jax.evaluation import zoo_tables
 from flown_jax.weights import zoo
 from tests.evaluation.test_figures import picture
 from tests.weights import small

@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# The target registers itself.
+import flown_jax.few_shot.space  # noqa: F401
 from flown_jax.conditioning import CAML
 from flown_jax.data.episodes import Episodes
-from flown_jax.few_shot.networks import make_velocity
-from flown_jax.few_shot.parts import Parts, build, build_codec, tuples
+from flown_jax.encoders.codecs import make_codec, tuples
 from flown_jax.few_shot.tasks import TaskTable
-from flown_jax.image_encoders.encoder import from_module
+from flown_jax.image_encoders import from_module
+from flown_jax.meta_model.build import Parts, build
 from flown_jax.models.resnet12 import ResNet12
+from flown_jax.velocity.make import make_velocity
 
 WAY, SHOT, WIDTH, SIDE = 3, 2, 4, 16
 CHANNELS = (4, 4, 4, WIDTH)
@@ -55,8 +58,7 @@ def description(
     kind, velocity = VELOCITIES[form]
     caml = {"num_classes": 4, "label_dim": 4, "num_layers": 1, "num_heads": 2, "mlp_dim": 8}
     return {
-        "way": WAY,
-        "shots": list(SHOTS),
+        "target": {"kind": "heads", "way": WAY, "shots": list(SHOTS), "centred": True},
         "image_shape": [SIDE, SIDE, 1],
         "encoder": from_module(ResNet12(CHANNELS), _backbone(0), side=side).describe(),
         "unit_first": False,
@@ -66,8 +68,8 @@ def description(
         "velocity": {"kind": kind, "sizes": _lists(velocity)},
         "latent_shape": list(latent_shape),
         "source": "gaussian",
-        "sampling": {"solver": "euler", "steps": 3, "temperature": 0.7},
-        "centred": True,
+        "sampling": {"solver": "euler", "steps": 3, "temperature": 0.7, "samples": 4},
+        "trained_on": "nothing",
     }
 
 
@@ -78,17 +80,18 @@ def arrays(about: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     known = {"features": jnp.zeros((1, WAY, WIDTH)), "shots": jnp.zeros((1, WAY, 1))}
     latent_shape = tuple(about["latent_shape"])
     shape = latent_shape[1:] if about["codec"]["form"] == "token" else latent_shape
+    codec = make_codec(about["codec"]["form"], (WAY, WIDTH + 1), **tuples(about["codec"]["sizes"]))
     out: dict[str, Any] = {
         "encoder": _backbone(seed),
         "transform": {
             "mean": 0.1 * rng.normal(size=WIDTH).astype(np.float32),
             "scale": np.float32(2.0),
         },
-        "space": {
+        "target": {
             "base_scales": np.asarray(BASE_SCALES, np.float32),
             "scale": np.linspace(0.5, 1.5, WIDTH + 1, dtype=np.float32),
         },
-        "codec": random_variables(rng, build_codec(about, WIDTH).init, key, heads),
+        "codec": random_variables(rng, codec.init, key, heads),
         "latents": {
             "mean": 0.3 * rng.normal(size=shape).astype(np.float32),
             "std": np.full(shape, 1.5, np.float32),

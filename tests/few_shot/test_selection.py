@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.few_shot.evaluation import sampled, single
-from flown_jax.few_shot.logistic import fit_logistic
+from flown_jax.models.logistic import fit_logistic
+from flown_jax.few_shot.sampling import draw_heads
 from flown_jax.few_shot.selection import choose_baselines, choose_temperature
 from flown_jax.models import heads as linear
 from tests.few_shot import small
@@ -35,16 +38,17 @@ def test_length_and_penalties_are_the_most_accurate_of_their_grids():
 
 
 def test_the_temperature_is_the_likeliest_of_its_grid_on_validation():
-    parts, key = small.parts(), jax.random.key(5)
-    chosen = choose_temperature(parts, VALIDATION, key, grid=(0.0, 3.0), samples=3)
+    support, query = VALIDATION.support(), VALIDATION.query()
+    draw = partial(draw_heads, small.parts(), jax.random.key(5), support, samples=3)
+    chosen = choose_temperature(draw, VALIDATION, grid=(0.0, 3.0))
     assert chosen["temperature"] == (0.0, 3.0)[int(np.argmin(chosen["nll"]))]
     assert chosen["grid"] == [0.0, 3.0]
-    support, query = VALIDATION.support(), VALIDATION.query()
-    heads, _ = parts.sample(key, support, samples=3, temperature=3.0)
+    assert len(chosen["accuracy"]) == len(chosen["ece"]) == 2
+    heads, _ = draw(temperature=3.0)
     made = sampled(heads, query, support, top=1)
     np.testing.assert_allclose(chosen["nll"][1], made["ensemble"].nll().mean(), rtol=1e-4)
     # At temperature 0 every head is the same, so averaging gains nothing.
     np.testing.assert_allclose(chosen["accuracy"][0], chosen["mean_accuracy"][0], atol=1e-6)
     # Another choice is made from other validation tasks only, not from the parts' own default.
-    again = choose_temperature(parts, VALIDATION, key, grid=(3.0,), samples=3)
+    again = choose_temperature(draw, VALIDATION, grid=(3.0,))
     assert again["temperature"] == 3.0 and again["nll"] == chosen["nll"][1:]

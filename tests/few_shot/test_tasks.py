@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -61,6 +63,41 @@ def test_too_few_images_or_classes_are_refused_by_name():
         draw_tasks(jax.random.key(0), GRID, IDS, **{**SIZES, "way": 5})
 
 
+def test_the_context_of_tasks_is_their_class_means_and_their_images_a_class():
+    table = draw_tasks(jax.random.key(0), GRID, IDS, **SIZES)
+    context = table.context()
+    np.testing.assert_array_equal(context["prototypes"], table.support().mean(2))
+    np.testing.assert_array_equal(context["shot"], np.full(30, 2.0, np.float32))
+    some = table.context(slice(3, 5))
+    jax.tree.map(lambda part, whole: np.testing.assert_array_equal(part, whole[3:5]), some, context)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_a_fingerprint_is_that_of_every_index_and_every_feature(ragged):
+    features = [GRID[c, : 7 + c] for c in range(6)] if ragged else GRID
+    table = draw_tasks(jax.random.key(0), features, IDS, target_shots=3, **SIZES)
+    again = draw_tasks(jax.random.key(0), [*map(np.copy, features)], IDS, target_shots=3, **SIZES)
+    assert table.fingerprint == again.fingerprint and len(table.fingerprint) == 64
+
+    def changed(array):
+        other = np.array(array)
+        other.flat[-1] += 1
+        return other
+
+    episodes = table.episodes
+    others = [
+        dataclasses.replace(table, episodes=episodes.replace(**{name: changed(part)}))
+        for name, part in vars(episodes).items()
+    ]
+    others.append(dataclasses.replace(table, targets=changed(table.targets)))
+    for c in (0, 5):
+        other = [changed(part) if i == c else part for i, part in enumerate(features)]
+        others.append(dataclasses.replace(table, features=other if ragged else np.stack(other)))
+    others.append(table.take(slice(0, 29)))
+    marks = {other.fingerprint for other in others}
+    assert len(marks) == len(others) == 7 and table.fingerprint not in marks
+
+
 def test_a_batch_is_a_pure_function_of_the_step():
     table = small.table(tasks=10)
     arrays = {"heads": np.arange(30.0).reshape(10, 3, 1)}
@@ -81,11 +118,12 @@ def test_all_entries_of_a_batch_speak_of_the_same_classes(permute):
     batch_at = make_batches(table, arrays, seed=0, batch=40, query=3, permute=permute)
     batch = batch_at(2)
     names = batch["heads"][..., 0]
-    np.testing.assert_array_equal(batch["prototypes"][..., 0], names)
+    np.testing.assert_array_equal(batch["context"]["prototypes"][..., 0], names)
     np.testing.assert_array_equal(batch["condition"]["features"][..., 0], names + 0.5)
     np.testing.assert_array_equal(batch["query"][..., 0], np.repeat(names[..., None], 3, -1))
     # One number a task: it has no classes to give another order.
-    np.testing.assert_array_equal(batch["shot"], np.full(40, 2.0, np.float32))
+    for shot in (batch["shot"], batch["context"]["shot"]):
+        np.testing.assert_array_equal(shot, np.full(40, 2.0, np.float32))
     known = {tuple(row) for row in classes}
     if permute:
         np.testing.assert_array_equal(batch["support"][..., 0], np.repeat(names[..., None], 2, -1))
@@ -113,7 +151,8 @@ def test_prepare_sees_the_permuted_batch_last():
         table, {}, seed=0, batch=4, query=2, permute=True, prepare=lambda b: seen.append(b) or b
     )
     assert batch_at(0) is seen[0]
-    np.testing.assert_allclose(seen[0]["support"].mean(2), seen[0]["prototypes"], rtol=1e-5)
+    prototypes = seen[0]["context"]["prototypes"]
+    np.testing.assert_allclose(seen[0]["support"].mean(2), prototypes, rtol=1e-5)
 
 
 @pytest.mark.parametrize("permute", [False, True])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +87,86 @@ def test_source_given_the_condition():
     assert np.mean(means["batch"]) > 1.0
 
 
+def test_the_indices_are_those_of_an_assignment():
+    """100 problems of several sizes, shapes and groups against scipy's solver."""
+    scipy_optimize = pytest.importorskip("scipy.optimize")
+    rng = np.random.default_rng(0)
+    for number in range(100):
+        size, width = int(rng.integers(1, 70)), int(rng.integers(1, 12))
+        x0 = rng.normal(size=(size, width, 2)).astype(np.float32)
+        x1 = (3 + 2 * rng.normal(size=(size, width, 2))).astype(np.float32)
+        labels = rng.integers(0, 4, size) if number % 2 else np.zeros(size, int)
+        expected = np.empty(size, int)
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            gaps = x1[rows, None].astype(np.float64) - x0[None, rows]
+            _, columns = scipy_optimize.linear_sum_assignment((gaps**2).sum((2, 3)))
+            expected[rows] = rows[columns]
+        i = c.exact_ot(KEY, x0, x1, jnp.asarray(labels) if number % 2 else None)
+        assert i.dtype == jnp.int32
+        np.testing.assert_array_equal(i, expected)
+
+
+def test_a_common_offset_costs_no_digits():
+    x0, x1 = np.random.default_rng(0).normal(size=(2, 40, 3))
+    i = c._assign(x0, x1, np.zeros(40))
+    np.testing.assert_array_equal(c._assign(x0 + 1e6, x1 - 1e6, np.zeros(40)), i)
+
+
+@pytest.mark.parametrize("distinct", [1, 2, 5])
+def test_ties_still_give_a_permutation(distinct):
+    rng = np.random.default_rng(distinct)
+    values = rng.normal(size=(distinct, 3)).astype(np.float32)
+    x0, x1 = values[rng.integers(0, distinct, (2, 60))]
+    i = np.asarray(c.exact_ot(KEY, x0, x1))
+    assert sorted(i.tolist()) == list(range(60))
+    plan = c.ot_plan(c.ot_cost(x0, x1))
+    assert _cost(x0[i], x1) == pytest.approx(60 * (plan * c.ot_cost(x0, x1)).sum(), abs=1e-4)
+    assert set(np.unique(plan * 60)) == {0.0, 1.0}
+
+
+def test_a_plan_that_is_no_vertex_still_gives_a_permutation(monkeypatch):
+    x0, x1 = _batch(6)
+    i = c.exact_ot(KEY, x0, x1)
+    monkeypatch.setattr(c, "_whole_plan", lambda cost: np.full(cost.shape, 1 / len(cost)))
+    np.testing.assert_array_equal(c.exact_ot(KEY, x0, x1), i)
+
+
+@pytest.mark.filterwarnings("ignore:numItermax reached")
+def test_what_cannot_be_solved_is_told(monkeypatch):
+    x0, x1 = (np.array(x) for x in _batch(40))
+    cost = c.ot_cost(x0, x1)
+    with pytest.raises(ValueError, match="finite costs"):
+        c.ot_plan(np.where(cost > 1, np.nan, cost))
+    with pytest.raises(ValueError, match="must be finite to be paired"):
+        c._assign(np.where(x0 > 1, np.inf, x0), x1, np.zeros(40))
+    with pytest.raises(ValueError, match="too small for costs up to"):
+        c.ot_plan(1e4 + cost, "unbalanced", reg=0.1, reg_m=0.1)
+    monkeypatch.setattr(c, "_PIVOTS", 1)
+    with pytest.raises(ValueError, match="not solved in 400 pivots"):
+        c.ot_plan(c.ot_cost(*_batch(200)))
+
+
+def test_the_solver_is_imported_when_it_is_used_and_without_other_array_libraries(tmp_path):
+    for module in ("torch", "tensorflow", "cupy"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import os, sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+            "import flown_jax.flow as flow, numpy as np\n"
+            "assert 'ot' not in sys.modules and 'scipy.spatial' not in sys.modules\n"
+            "before = dict(os.environ)\n"
+            "assert flow.wasserstein(np.zeros((2, 1)), np.ones((2, 1))) == 1\n"
+            "assert 'ot' in sys.modules and before == dict(os.environ)",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_entropic_ot_between_its_limits():
     x0, noise = _batch(12)
     order = jax.random.permutation(KEY, 12)
@@ -119,6 +201,17 @@ def test_tiny_regularisation_does_not_underflow():
     assert np.isfinite(plan).all() and plan.sum() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize(("reg", "reg_m"), [(1.0, 1.0), (1e-2, 1.0), (1e-3, 1.0)])
+def test_an_unbalanced_plan_meets_its_optimality_conditions(reg, reg_m):
+    """reg log(P / ab^T) + cost = f + g, with marginals a exp(-f / reg_m) and b exp(-g / reg_m)."""
+    cost = c.ot_cost(_batch(6)[0], _batch(6)[1][:4])
+    plan = c.ot_plan(cost, "unbalanced", reg=reg, reg_m=reg_m, iterations=20_000, tolerance=1e-12)
+    f = -reg_m * np.log(plan.sum(1) * 6)
+    g = -reg_m * np.log(plan.sum(0) * 4)
+    expected = np.exp((f[:, None] + g - cost) / reg) / 24
+    np.testing.assert_allclose(plan, expected, rtol=1e-4, atol=1e-9)
+
+
 def test_pairs_follow_the_plan():
     plan = np.array([[0.1, 0.0, 0.2], [0.3, 0.4, 0.0]])
     u = (np.arange(1000) + 0.5) / 1000
@@ -136,6 +229,7 @@ def test_wasserstein_in_one_dimension_sorts():
     assert c.wasserstein(x0, x1, 1) == pytest.approx(np.abs(gap).mean(), rel=1e-5)
     assert c.wasserstein(x0, x1, 2) == pytest.approx(np.sqrt((gap**2).mean()), rel=1e-5)
     assert c.wasserstein(x0, x0 + 2.0) == pytest.approx(2, rel=1e-5)
+    assert c.wasserstein(1e4 + x0, 1e4 + x0) == 0
 
 
 def test_errors():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +128,41 @@ def test_model_sees_the_full_schedules_indices_and_is_called_once_a_step():
     assert end.nfe == 7
 
 
+def test_temperature_scales_the_noise_of_every_step():
+    x_t = jax.random.normal(KEY, (3, 2))
+    model = _gaussian_model(SCHEDULE, 0.0, 1.0)
+
+    def run(key, **options):
+        end = d.sample_ddpm(model, jax.random.key(key), x_t, None, SCHEDULE, steps=10, **options)
+        return np.asarray(end.x1)
+
+    plain = run(1)
+    np.testing.assert_array_equal(run(1, temperature=1.0), plain)
+    np.testing.assert_allclose(run(1, temperature=jnp.ones(())), plain, rtol=1e-5)
+    np.testing.assert_array_equal(run(1, temperature=0.0), run(2, temperature=0.0))
+    cold = run(1, temperature=0.0)
+    mixed = run(1, temperature=jnp.array([0.0, 1.0, 0.5]))
+    np.testing.assert_allclose(mixed[:2], [cold[0], plain[1]], rtol=1e-6)
+    # This model is linear in x, so the end is affine in the temperature.
+    np.testing.assert_allclose(mixed[2], (cold[2] + plain[2]) / 2, rtol=1e-4, atol=1e-6)
+    options = {"method": "ddim", "eta": 1.0}
+    np.testing.assert_array_equal(
+        run(1, temperature=0.0, **options), run(2, temperature=0.0, **options)
+    )
+    with pytest.raises(ValueError, match=r"a number or \(3,\), got \(2,\)"):
+        run(1, temperature=jnp.ones(2))
+
+
+@pytest.mark.parametrize("method", ["ancestral", "ddim"])
+@pytest.mark.parametrize("variance", ["large", "small"])
+def test_one_step_is_the_models_x0(method, variance):
+    x_t = jax.random.normal(KEY, (4, 2))
+    options = {"method": method, "variance": variance, "steps": 1}
+    end = d.sample_ddpm(lambda x, t, c: 0.5 * x, KEY, x_t, None, SCHEDULE, **options)
+    expected = d.predict_x0(SCHEDULE, 0.5 * x_t, x_t, jnp.zeros(4, int))
+    np.testing.assert_allclose(end.x1, expected, rtol=1e-6)
+
+
 def test_no_gradient_is_kept():
     gradient = jax.grad(
         lambda x: d.sample_ddpm(
@@ -169,6 +206,63 @@ def test_respacing_keeps_the_cumulative_products(steps):
     np.testing.assert_array_equal(twice.timesteps, keep[::2])
 
 
+@pytest.mark.parametrize(
+    ("timesteps", "steps", "expected"),
+    [
+        (10, "4", [0, 3, 6, 9]),
+        (10, "1", [0]),
+        (10, "3,2", [0, 2, 4, 5, 9]),
+        (10, [3, 2], [0, 2, 4, 5, 9]),
+        (10, np.array([3, 2]), [0, 2, 4, 5, 9]),
+        (11, "2,1,2", [0, 3, 4, 8, 10]),  # sections of 4, 4 and 3
+        (6, "2,2", [0, 2, 3, 5]),
+        (6, "4", [0, 2, 3, 5]),  # 5/3 and 10/3 rounded
+        (10, "ddim5", [0, 2, 4, 6, 8]),
+        (10, 4, [0, 3, 6, 9]),
+    ],
+)
+def test_names_of_respacings(timesteps, steps, expected):
+    np.testing.assert_array_equal(d.space_timesteps(timesteps, steps), expected)
+
+
+def test_one_section_is_the_plain_number_up_to_halves():
+    for timesteps, count in itertools.product((1, 16, 40, 1000), (1, 7, 15, 16, 25, 250)):
+        if count <= timesteps:
+            plain = d.space_timesteps(timesteps, count)
+            section = d.space_timesteps(timesteps, str(count))
+            assert np.abs(plain - section).max() <= 1
+            assert np.all(np.diff(section) > 0)
+    np.testing.assert_array_equal(d.space_timesteps(1000, "25"), d.space_timesteps(1000, 25))
+
+
+def test_sections_in_a_thousand_steps():
+    """Counts 10, 15, 20: sections of 334, 333 and 333 steps, from the first to the last of each."""
+    keep = d.space_timesteps(1000, "10,15,20")
+    assert len(keep) == 45
+    assert keep[[0, 9, 10, 24, 25, 44]].tolist() == [0, 333, 334, 666, 667, 999]
+    assert set(np.diff(keep[:10])) == {37} and set(np.diff(keep[25:])) == {17, 18}
+
+
+@pytest.mark.parametrize(
+    ("steps", "sentence"),
+    [
+        ("3,6", "a section of 5 of the 10 timesteps cannot keep 6"),
+        ("11", "a section of 10 of the 10 timesteps cannot keep 11"),
+        ("0", "cannot keep 0"),
+        ([], "at least one section"),
+        ("ddim", "steps must be a number, counts"),
+        ("ten", "steps must be a number, counts"),
+        ("", "steps must be a number, counts"),
+        ("ddim2,3", "between 1 and 10, got 'ddim2,3'"),
+        ("ddim0", "between 1 and 10, got 'ddim0'"),
+        (0, "between 1 and 10, got 0"),
+    ],
+)
+def test_impossible_respacings(steps, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        d.space_timesteps(10, steps)
+
+
 def test_errors():
     x = jnp.ones((1, 1))
 
@@ -185,9 +279,11 @@ def test_errors():
         d.p_mean_variance(SCHEDULE, x, x, jnp.array([3]), variance="learned")
     with pytest.raises(ValueError, match="would need timestep 1000"):
         d.ldm_ddim_steps(SCHEDULE, 1000, 1.0)
-    with pytest.raises(ValueError, match="at least 20"):
-        d.iddpm_linear_schedule(10)
+    with pytest.raises(ValueError, match="at least 21"):
+        d.iddpm_linear_schedule(20)
     with pytest.raises(ValueError, match="strictly increasing"):
         d.respace(SCHEDULE, [3, 3])
-    with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\)"):
         d.linear_schedule(10, -0.1, 0.1)
+    with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\)"):
+        d.linear_schedule(10, 0.1, 1.0)

@@ -5,14 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flown_jax.errors import UserError
 from flown_jax.models.heads import (
     FeatureTransform,
     class_mean,
     cosine_class_mean,
     fit_adamw,
+    from_vector,
     lda,
     logits,
     ridge,
+    to_vector,
     within_class_covariance,
 )
 
@@ -143,3 +146,19 @@ def test_refusals(features, query):
         ridge(features, l2=0.0)
     with pytest.raises(ValueError, match="must end in the fitted width"):
         FeatureTransform.fit(features, scale=1.0).apply(query[..., 1:])
+
+
+def test_vectors_are_laid_out_as_a_torch_state_dict():
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(5, 4)
+    expected = torch.cat([p.detach().ravel() for p in layer.state_dict().values()]).numpy()
+    weight, bias = (p.detach().numpy() for p in layer.state_dict().values())
+    head = jnp.concatenate([jnp.asarray(weight), jnp.asarray(bias)[:, None]], axis=-1)
+    np.testing.assert_array_equal(to_vector(head), expected)
+    heads = jax.random.normal(jax.random.key(2), (20, 4, 6))
+    np.testing.assert_array_equal(from_vector(to_vector(heads), 4), heads)
+
+
+def test_a_vector_of_another_length_is_refused():
+    with pytest.raises(UserError, match="a vector of length 25 is no head of 4 classes"):
+        from_vector(jnp.zeros((2, 25)), 4)

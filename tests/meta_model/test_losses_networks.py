@@ -1,7 +1,8 @@
-"""Mixes and losses: closed forms, and the terms that must be absent."""
+"""Losses of whole networks of two data sets: closed forms, and the terms that must be absent."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -15,23 +16,23 @@ from flown_jax.encoders.token_vae import MLPVAE
 from flown_jax.flow import diffusion, matching, paths
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
-from flown_jax.models import many
-from flown_jax.networks import losses
-from flown_jax.networks.space import ZooSpace
+from flown_jax.meta_model import losses
+from flown_jax.meta_model.mixing import Mixing
+from flown_jax.networks.space import NetworkSpace, OfSet
 from tests.layers.helpers import quick_jit, random_variables
 from tests.networks import zoos
 
 KEY = jax.random.key(0)
 WEIGHTS = {name: zoos.weights(name, 4) for name in zoos.SPECS}
-SPACE = ZooSpace.fit(zoos.JOINT, WEIGHTS)
+SPACE = NetworkSpace.fit(zoos.JOINT, WEIGHTS)
 IMAGES = {name: zoos.images(name) for name in zoos.SPECS}
 LABELS = {name: np.arange(12) % zoos.CLASSES for name in zoos.SPECS}
 BATCH = {
-    "weights": {name: SPACE.normalise(name, w) for name, w in WEIGHTS.items()},
-    "images": IMAGES,
-    "labels": LABELS,
+    "parts": {
+        name: {"weights": w, "context": OfSet(name), "images": IMAGES[name], "labels": LABELS[name]}
+        for name, w in WEIGHTS.items()
+    }
 }
-LOGITS = {name: many.logits(spec.module()) for name, spec in zoos.SPECS.items()}
 CODEC = MLPVAE(in_dim=zoos.JOINT.size, latent_shape=(2, 2, 2), hidden_dim=8)
 VARIABLES = random_variables(CODEC, jnp.zeros((1, zoos.JOINT.size)))
 OPTIONS = {
@@ -48,7 +49,8 @@ OPTIONS = {
 MEANS = {"members": 4, "concentration": 1e6, "sigma_lat": 0.0, "sigma_in": 0.0, "mixes": 2}
 
 
-STRUCTURE = {"reconstruction", "mixes", "members", "task_weight", "anchor", "diversity_weight"}
+MIXING = {field.name for field in dataclasses.fields(Mixing)}
+STRUCTURE = {"reconstruction", "task_weight", *MIXING} - {"concentration", "diversity_target"}
 
 
 @functools.cache
@@ -56,9 +58,9 @@ def _compiled(codec, structure, gradient):
     """One program for all values of the options that do not change what is computed."""
 
     def loss(variables, key, batch, space, values):
-        return losses.codec_loss(
-            codec, variables, key, batch, space, LOGITS, **dict(structure), **values
-        )
+        options = dict(structure) | values
+        mixing = Mixing(**{k: options.pop(k) for k in MIXING if k in options})
+        return losses.codec_loss(codec, variables, key, batch, space, mixing=mixing, **options)
 
     return quick_jit(jax.value_and_grad(loss, has_aux=True) if gradient else loss)
 
@@ -75,55 +77,19 @@ def codec_loss(codec=CODEC, variables=VARIABLES, gradient=False, **options):
     return float(found[0]), {k: float(v) for k, v in found[1].items()}
 
 
-def mixed(latents, members=3, noise=0.0, **options):
-    found = losses.mixed(KEY, jnp.asarray(latents), 400, members, noise, **options)
-    return np.asarray(found)
-
-
-def test_a_mix_has_different_members_and_shares_of_one():
-    shares = mixed(np.eye(6))  # rows are the shares themselves
-    assert shares.shape == (400, 6) and shares.min() >= 0
-    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-5)
-    np.testing.assert_array_equal((shares > 0).sum(1), 3)
-    assert np.all((shares > 0).any(0))
-    # Of equal latents a mix is that latent, of any shape.
-    one = np.arange(8.0).reshape(2, 2, 2)
-    np.testing.assert_allclose(mixed(np.stack([one] * 6)), np.stack([one] * 400), rtol=1e-5)
-
-
-def test_shares_of_two_members_are_even_ones():
-    share = mixed(np.array([[0.0], [1.0]]), members=2)[:, 0]
-    quantiles = [0.1, 0.25, 0.5, 0.75, 0.9]
-    np.testing.assert_allclose(np.quantile(share, quantiles), quantiles, atol=0.07)
-
-
-def test_much_concentration_gives_means():
-    shares = mixed(np.eye(6), concentration=1e8)
-    np.testing.assert_allclose(shares[shares > 0], 1 / 3, atol=1e-3)
-
-
-def test_noise_comes_on_top():
-    latents = np.eye(6, 50)
-    noise = mixed(latents, noise=0.3) - mixed(latents)  # the same members and shares
-    np.testing.assert_allclose(noise.std(), 0.3, rtol=0.03)
-    np.testing.assert_allclose(noise.mean(), 0, atol=0.01)
-
-
-def test_cross_entropy_is_the_mean_over_networks_and_images():
-    scores = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
-    labels = np.array([0, 1, 2, 0, 1])
-    value, accuracy = losses.networks_cross_entropy(
-        lambda params, images: params, jnp.asarray(scores), jnp.zeros((5, 1)), jnp.asarray(labels)
-    )
+def test_the_task_loss_is_the_cross_entropy_of_every_network_and_image():
+    part, spec = BATCH["parts"]["colour"], zoos.SPECS["colour"]
+    found = SPACE.task_loss(jnp.asarray(part["weights"]), part)
+    scores = np.stack([spec.apply(w, part["images"]) for w in part["weights"]])
     log_probs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
-    np.testing.assert_allclose(value, -log_probs[:, np.arange(5), labels].mean(), rtol=1e-5)
-    np.testing.assert_allclose(accuracy, np.mean(scores.argmax(-1) == labels), rtol=1e-6)
+    expected = -log_probs[:, np.arange(12), part["labels"]]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_without_a_task_it_is_the_loss_of_weights():
     value, metrics = codec_loss()
     key, _ = jax.random.split(KEY)
-    x = jnp.concatenate([BATCH["weights"][name] for name in sorted(zoos.SPECS)])
+    x = jnp.concatenate([SPACE.normalise(WEIGHTS[name], OfSet(name)) for name in sorted(WEIGHTS)])
 
     @quick_jit
     def expected(variables, x):
@@ -161,13 +127,14 @@ def test_without_their_weight_reconstructions_give_no_gradient():
 
 @functools.partial(quick_jit, static_argnums=0)
 def of_the_mean(name, variables, space, batch):
-    """Cross-entropy, accuracy and squared distance to its anchor of the mean mix of a set."""
-    x, labels, spec = batch["weights"][name], batch["labels"][name], zoos.SPECS[name]
+    """Cross-entropy, and squared distance to its anchor, of the mean mix of a set."""
+    part, spec = batch["parts"][name], zoos.SPECS[name]
+    x, labels = space.normalise(part["weights"], part["context"]), part["labels"]
     mean = CODEC.apply(variables, x, method="encode").mode().mean(0)
     decoded = CODEC.apply(variables, mean[None], method="decode")[0]
-    scores = spec.apply(space.restore(name, decoded), batch["images"][name])
+    scores = spec.apply(space.restore(decoded, part["context"]), part["images"])
     entropy = optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
-    return entropy, (scores.argmax(-1) == labels).mean(), jnp.mean((decoded - x.mean(0)) ** 2)
+    return entropy, jnp.mean((decoded - x.mean(0)) ** 2)
 
 
 def test_the_task_is_the_cross_entropy_of_decoded_mixes():
@@ -175,9 +142,7 @@ def test_the_task_is_the_cross_entropy_of_decoded_mixes():
         weights_weight=0.0, kl_weight=0.0, task_weight=0.5, anchor=0.25, **MEANS
     )
     found = [of_the_mean(name, VARIABLES, SPACE, BATCH) for name in zoos.SPECS]
-    for name, expected in zip(
-        ("task", "mix_accuracy", "anchor"), np.mean(found, axis=0), strict=True
-    ):
+    for name, expected in zip(("task", "anchor"), np.mean(found, axis=0), strict=True):
         np.testing.assert_allclose(metrics[name], expected, rtol=1e-3)
     np.testing.assert_allclose(value, 0.5 * metrics["task"] + 0.25 * metrics["anchor"], rtol=1e-5)
 
@@ -205,18 +170,6 @@ def test_diversity_counts_below_the_target_alone():
     np.testing.assert_allclose(value, metrics["task"] + 2 * metrics["shortfall"], rtol=1e-5)
 
 
-def test_shortfall_of_equal_rows_has_a_gradient():
-    rows = np.zeros((3, 4), np.float32)
-    rows[2, 0] = 0.5
-    slope = quick_jit(jax.value_and_grad(losses._shortfall))
-    value, gradient = slope(jnp.asarray(rows), 0.8)
-    # Pairs at distances 0, .5 and .5.
-    np.testing.assert_allclose(value, (0.8**2 + 2 * 0.3**2) / 3, rtol=1e-3)
-    assert np.isfinite(gradient).all()
-    assert gradient[2, 0] < 0 < gradient[0, 0]  # downhill is apart
-    assert losses._shortfall(jnp.asarray(rows[:1]), 0.8) == 0
-
-
 class Seen:
     """A network that gives x, and keeps the time and the condition that it is given."""
 
@@ -238,7 +191,7 @@ def test_the_flow_is_matched_within_groups():
         "source": get_source("gaussian"),
     }
     batch = jax.tree.map(lambda leaf: leaf[:16], FLOW_BATCH)
-    found, metrics = losses.flow_loss(network, 0.5, KEY, batch, **parts)
+    found, metrics = losses.flow_loss(network, 0.5, KEY, batch, None, **parts)
     _, key = jax.random.split(KEY)
     expected, _ = matching.cfm_loss(
         lambda x, t, c: 0.5 * x,
@@ -263,7 +216,7 @@ def test_the_condition_is_noisy_where_it_is_asked_for(kind):
     else:
         rest = {"schedule": diffusion.linear_schedule(100, 1e-4, 2e-2)}
         loss = losses.diffusion_loss
-    loss(network, 0.5, KEY, FLOW_BATCH, condition_noise=0.2, **rest)
+    loss(network, 0.5, KEY, FLOW_BATCH, None, condition_noise=0.2, **rest)
     noise = {k: np.asarray(network.condition[k] - CONDITION[k]) for k in CONDITION}
     for value in noise.values():
         np.testing.assert_allclose(value.std(), 0.2, rtol=0.05)
@@ -272,7 +225,7 @@ def test_the_condition_is_noisy_where_it_is_asked_for(kind):
 
 def test_the_ddpm_predicts_noise():
     network, schedule = Seen(), diffusion.linear_schedule(100, 1e-4, 2e-2)
-    found, metrics = losses.diffusion_loss(network, 0.0, KEY, FLOW_BATCH, schedule=schedule)
+    found, metrics = losses.diffusion_loss(network, 0.0, KEY, FLOW_BATCH, None, schedule=schedule)
     # Predicting nothing costs the variance of the noise.
     np.testing.assert_allclose(found, 1, rtol=0.1)
     assert metrics["eps"] == found

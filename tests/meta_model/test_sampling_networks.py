@@ -1,4 +1,4 @@
-"""Drawing networks: what they depend on, and what they must not depend on."""
+"""Drawing networks, a condition each: what samples depend on, and what they must not depend on."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ import pytest
 
 from flown_jax.encoders import pca
 from flown_jax.encoders.token_vae import MLPVAE
-from flown_jax.few_shot.codec import Standardiser
 from flown_jax.flow import diffusion
 from flown_jax.flow.sources import get_source
-from flown_jax.networks.generator import ZooLatents, sample_diffusion, sample_flow
-from flown_jax.networks.space import ZooSpace
+from flown_jax.meta_model.latents import LatentSpace, Standardiser
+from flown_jax.meta_model.sampling import each_row, row_by_row, sample_diffusion, sample_flow
+from flown_jax.networks.space import NetworkSpace, OfSet
 from tests.layers.helpers import quick_jit, random_variables
 from tests.networks import zoos
 
 WEIGHTS = {name: zoos.weights(name) for name in zoos.SPECS}
-SPACE = ZooSpace.fit(zoos.JOINT, WEIGHTS)
+SPACE = NetworkSpace.fit(zoos.JOINT, WEIGHTS)
 STATISTICS = Standardiser(jnp.asarray(0.3), jnp.asarray(2.0))
 SHAPE = (2, 3)
 CONDITION = {"a": jnp.arange(5.0)[:, None, None] * jnp.ones((5, 2, 3))}
 
 
 def test_latents_and_networks_are_each_other_s_inverses():
-    latents = ZooLatents(SPACE, {}, STATISTICS, zoos.Identity())
+    latents = LatentSpace(SPACE, {}, STATISTICS, zoos.Identity())
     for name, w in WEIGHTS.items():
-        z = latents.encode(name, w)
-        np.testing.assert_allclose(z, (SPACE.normalise(name, w) - 0.3) / 2, atol=1e-5)
-        np.testing.assert_allclose(latents.vectors(z), SPACE.normalise(name, w), atol=1e-5)
-        np.testing.assert_allclose(latents.decode(name, z), w, atol=1e-5)
+        z, x1 = latents.encode(w, OfSet(name)), SPACE.normalise(w, OfSet(name))
+        np.testing.assert_allclose(z, (x1 - 0.3) / 2, atol=1e-5)
+        np.testing.assert_allclose(latents.targets(z), x1, atol=1e-5)
+        np.testing.assert_allclose(latents.decode(z, OfSet(name)), w, atol=1e-5)
 
 
 def test_principal_components_can_stand_in_for_a_codec():
     # Ten deviations from the mean of twelve vectors are not all, so that these are near alone.
-    x = jnp.concatenate([SPACE.normalise(name, w) for name, w in WEIGHTS.items()])
-    latents = ZooLatents(SPACE, pca.fit(np.asarray(x), (3, 4), pad=True), STATISTICS, None)
+    x = jnp.concatenate([SPACE.normalise(w, OfSet(name)) for name, w in WEIGHTS.items()])
+    components = pca.fit(np.asarray(x), (3, 4), pad=True)
+    latents = LatentSpace(SPACE, components, STATISTICS, pca.PCAModule())
     for name, w in WEIGHTS.items():
-        z = latents.encode(name, w)
+        z = latents.encode(w, OfSet(name))
         assert z.shape == (6, 3, 4)
-        np.testing.assert_allclose(latents.decode(name, z), w, atol=1e-3)
+        np.testing.assert_allclose(latents.decode(z, OfSet(name)), w, atol=1e-3)
 
 
 def test_one_vector_is_read_for_either_set():
     codec = MLPVAE(in_dim=zoos.JOINT.size, latent_shape=(2, 2, 2), hidden_dim=8)
     variables = random_variables(codec, jnp.zeros((1, zoos.JOINT.size)))
-    latents = ZooLatents(SPACE, variables, STATISTICS, codec)
+    latents = LatentSpace(SPACE, variables, STATISTICS, codec)
     z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2, 2)), jnp.float32)
-    vectors = quick_jit(ZooLatents.vectors)(latents, z)
+    vectors = quick_jit(LatentSpace.targets)(latents, z)
     decoded = codec.apply(variables, 0.3 + 2 * z, method="decode")
     np.testing.assert_allclose(vectors, decoded, atol=1e-5)
     for name in zoos.SPECS:
-        expected = SPACE.restore(name, vectors)
-        np.testing.assert_allclose(latents.decode(name, z), expected, atol=1e-5)
+        expected = SPACE.restore(vectors, OfSet(name))
+        np.testing.assert_allclose(latents.decode(z, OfSet(name)), expected, atol=1e-5)
 
 
 class Drift:
@@ -67,7 +68,7 @@ class Drift:
 
 @partial(quick_jit, static_argnames=("source", "solver"))
 def draw_flow(key, share, condition, temperature, x0, source, solver):
-    rest = {"source": source, "latent_shape": SHAPE, "solver": solver, "steps": 4}
+    rest = {"source": each_row(source), "latent_shape": SHAPE, "solver": solver, "steps": 4}
     return sample_flow(key, Drift(), share, condition, temperature=temperature, x0=x0, **rest)
 
 
@@ -128,11 +129,14 @@ def test_a_ddpm_draws_one_latent_for_each_condition():
 
     @quick_jit
     def compiled(key, condition):
-        return sample_diffusion(key, Drift(), 0.1, condition, **settings)
+        def one(key, row):
+            return sample_diffusion(key, Drift(), 0.1, row, **settings)
+
+        return row_by_row(one, key, condition)
 
     def draw(condition, key=0):
         found = compiled(jax.random.key(key), condition)
-        return np.asarray(found[0]), float(found[1])
+        return np.asarray(found[0]), float(found[1].mean())
 
     many, evaluations = draw(CONDITION)
     assert many.shape == (5, *SHAPE) and evaluations == 5

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from flown_jax.errors import UserError
-from flown_jax.few_shot.networks import KINDS, make_velocity
+from flown_jax.velocity.make import KINDS, make_velocity
 from tests.few_shot.small import VELOCITIES
 
 SIZES = {**dict(VELOCITIES.values()), "mlp": {"hidden_dims": (8,), "embedding_dim": 4}}

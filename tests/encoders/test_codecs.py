@@ -1,4 +1,4 @@
-"""Codecs behind one interface: shapes, order of classes, standardised latents, errors."""
+"""Codecs behind one interface: shapes, order of classes, vectors and rows, errors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flown_jax.encoders.codecs import make_codec, tuples
 from flown_jax.errors import UserError
-from flown_jax.few_shot.codec import Standardiser, make_codec
 
 SIZES = {
     "token": {"code_dim": 3, "hidden_dim": 8},
@@ -29,7 +29,7 @@ X1 = jax.random.normal(jax.random.key(1), (2, 5, 7))
 
 @pytest.mark.parametrize("form", SIZES)
 def test_every_form_goes_there_and_back(form):
-    codec = make_codec(form, 5, 6, **SIZES[form])
+    codec = make_codec(form, (5, 7), **SIZES[form])
     variables = jax.jit(codec.init)(jax.random.key(0), X1)
 
     @jax.jit
@@ -45,7 +45,7 @@ def test_every_form_goes_there_and_back(form):
 
 
 def test_the_token_codec_does_not_know_the_order_of_classes():
-    codec = make_codec("token", 5, 6, **SIZES["token"])
+    codec = make_codec("token", (5, 7), **SIZES["token"])
     variables = codec.init(jax.random.key(0), X1)
     order = jnp.asarray([3, 0, 4, 1, 2])
     z = codec.apply(variables, X1, method="encode").mode()
@@ -58,22 +58,36 @@ def test_the_token_codec_does_not_know_the_order_of_classes():
 
 def test_an_unknown_form_is_refused():
     with pytest.raises(UserError, match="codec.form is 'pca'; it must be one of autoencoder_kl"):
-        make_codec("pca", 5, 6)
+        make_codec("pca", (5, 7))
 
 
 def test_a_head_of_another_size_is_refused():
-    codec = make_codec("token", 5, 4, **SIZES["token"])
+    codec = make_codec("token", (5, 5), **SIZES["token"])
     with pytest.raises(ValueError, match="rows have length 6; the encoder takes 5"):
         codec.init(jax.random.key(0), X1[..., :6])
 
 
-@pytest.mark.parametrize("axis", [(0,), (0, 1)])
-def test_standardised_values_have_zero_mean_and_unit_variance(axis):
-    values = 4.0 + 3.0 * jax.random.normal(jax.random.key(2), (200, 3, 2))
-    values = values.at[..., 1].set(7.0)  # never varies: must not be divided by zero
-    statistics = Standardiser.fit(values, axis)
-    standard = statistics.apply(values)
-    np.testing.assert_allclose(standard.mean(axis), 0.0, atol=1e-5)
-    np.testing.assert_allclose(standard.std(axis)[..., 0], 1.0, rtol=1e-5)
-    np.testing.assert_allclose(standard[..., 1], 0.0, atol=1e-5)
-    np.testing.assert_allclose(statistics.invert(standard), values, rtol=1e-5)
+@pytest.mark.parametrize("form", ["mlp", "autoencoder_kl"])
+def test_a_flat_form_takes_vectors_as_the_rows_that_they_are_made_of(form):
+    vectors = make_codec(form, (35,), **SIZES[form])
+    heads = make_codec(form, (5, 7), **SIZES[form])
+    variables = jax.jit(vectors.init)(jax.random.key(0), X1.reshape(2, 35))
+    of_heads = {"params": {"autoencoder": variables["params"]}}
+    # Weight rows first, then the biases.
+    flat = jnp.concatenate([X1[..., :-1].reshape(2, -1), X1[..., -1]], axis=-1)
+    z = vectors.apply(variables, flat, method="encode").mode()
+    np.testing.assert_allclose(heads.apply(of_heads, X1, method="encode").mode(), z, atol=1e-5)
+    decoded = heads.apply(of_heads, z, method="decode")
+    back = vectors.apply(variables, z, method="decode")
+    np.testing.assert_allclose(decoded[..., -1], back[:, -5:], atol=1e-5)
+    np.testing.assert_allclose(decoded[..., :-1].reshape(2, -1), back[:, :-5], atol=1e-5)
+
+
+def test_codes_of_rows_refuse_vectors():
+    with pytest.raises(UserError, match=r"'token' takes a row a class, .* vectors \(35,\)"):
+        make_codec("token", (35,), **SIZES["token"])
+
+
+def test_sizes_that_came_through_json_are_hashable():
+    sizes = tuples({"latent_shape": [4, 4, 2], "hidden_dim": 8})
+    assert sizes == SIZES["mlp"] and hash(make_codec("mlp", (35,), **sizes)) is not None

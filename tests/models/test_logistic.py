@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from flown_jax.few_shot.logistic import fit_logistic
+from flown_jax.models.logistic import fit_logistic
 from tests.few_shot import small
 
 

@@ -1,0 +1,130 @@
+"""What the tables of the retrieval experiment say in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+METHODS = {
+    "originals": "the zoo's training networks themselves",
+    "held_out": "fresh networks: the zoo's recipe, other seeds",
+    "nearest_by_condition": "a training network of the set whose conditions are nearest",
+    "aligned_mean": "the mean of all training networks; one network",
+    "average_of_two": "the mean of two training networks",
+    "average_of_two_trained": "the mean of two, trained on",
+    "kaiming_trained": "a random start, trained for as many steps",
+    "kde": "kernel density in the latents of `flown`",
+    "pca": "a flow in the latents of a PCA of the same size",
+    "ddpm": "a DDPM in the latents of `flown`",
+    "flown": "the main design",
+    "flown_weights": "the paper's objective",
+    "flown_task": "the task loss without reconstruction",
+    "flown_raw": "as `flown`, networks not aligned",
+    "flown_prior": "the flow starts from networks of another data set, as in the paper",
+    "flown_prior_mended": "the same, and the encoder also reconstructs them",
+}
+STARTS = {
+    "flown": "generated for the set's support images",
+    "zoo_start": "the zoo's own random initialisation",
+    "kaiming_normal": "random, Kaiming normal",
+    "raw_mean": "the mean of the training networks as they are",
+    "aligned_mean": "their mean after alignment",
+    "trained_other": "training networks of another set",
+    "originals": "training networks of the set itself, trained on",
+}
+# The paper's Table 2: of other zoos, the mean of the best five of the samples.
+PAPER = {
+    "paper_original": {"mnist": 0.911, "fashion_mnist": 0.727, "cifar10": 0.487, "stl10": 0.390},
+    "paper_flown": {"mnist": 0.917, "fashion_mnist": 0.738, "cifar10": 0.503, "stl10": 0.408},
+    "paper_flown_prior": {"mnist": 0.63, "fashion_mnist": 0.419, "cifar10": 0.226, "stl10": 0.188},
+}
+_PAPER_REMARKS = {
+    "paper_original": "the paper's Table 2; other zoos",
+    "paper_flown": "the paper's Table 2; other zoos, top 5 of the samples",
+    "paper_flown_prior": "the paper's Table 2; the same with its mini-ImageNet prior",
+}
+
+
+def introduction(config: ConfigDict, networks: Mapping[str, int]) -> str:
+    """What was run, in a few sentences.
+
+    Args:
+      networks: training networks of each set.
+    """
+    counts = ", ".join(f"{name} {count}" for name, count in networks.items())
+    codec, flow = config.codec, config.flow
+    objective = []
+    if codec.weights_weight:
+        objective.append(f"reconstruction of weights ({codec.reconstruction})")
+    if codec.task_weight:
+        part = (
+            f"{codec.task_weight} times the cross-entropy of networks decoded from mixes of "
+            f"{codec.members} latents on training images"
+        )
+        if codec.task_balance:
+            part += f", each set's over its originals' own to the power {codec.task_balance}"
+        objective.append(part)
+    if codec.diversity_weight:
+        objective.append(f"{codec.diversity_weight} times the shortfall of their distances")
+    aligned = "aligned to one reference" if config.alignment.encode else "as they are"
+    return (
+        f"Training networks: {counts}, {aligned}. One autoencoder and one flow for all sets; "
+        f"nobody tells the model which set is shown. {config.sampling.samples} networks a set, "
+        f"each from its own {config.condition.shot} support images a class, drawn from images that "
+        "neither the networks nor the flow have seen. Accuracies are on test images.\n\n"
+        f"Objective of the autoencoder: {'; '.join(objective)}. The flow's targets are "
+        f"{'mixes of latents' if flow.target == 'mixes' else 'latents of the networks'}, its "
+        f"condition is {' and '.join(config.condition.entries)}. Distances match every pair of "
+        "networks unit by unit; diversity is in units of the zoo's own, and a copy is nearer to a "
+        "training network than half of what held-out networks are."
+    )
+
+
+def remarks(config: ConfigDict) -> dict[str, str]:
+    """What each method is in a few words, and whether its own training saw images and labels."""
+    main = bool(config.codec.task_weight)
+    trained = {"average_of_two_trained": True, "kaiming_trained": True, "flown": main}
+    for name, changes in config.beside.items():
+        weight = changes.get("codec", {}).get("task_weight", config.codec.task_weight)
+        trained[f"flown_{name}"] = bool(weight)
+    for name in ("flown_prior", "flown_prior_mended"):
+        trained[name] = trained.get("flown_weights", main)  # its networks and objective
+    tags = {
+        method: "trained on images" if saw else "weights only" for method, saw in trained.items()
+    }
+    tags["pca"] = "weights only"
+    found = {}
+    for method in dict.fromkeys([*METHODS, *trained]):
+        text = METHODS.get(method, "`flown` with the changes that beside names")
+        if method in tags:
+            text = f"{tags[method]}: {text}"
+        elif method in ("kde", "ddpm") and main:
+            text += ", whose autoencoder was trained on images"
+        found[method] = text
+    return found | _PAPER_REMARKS
+
+
+def prior_sentence(facts: Mapping[str, float]) -> str:
+    """What explains the rows of the prior, of `PriorResult.facts`."""
+    return (
+        f"prior: its networks are right on {100 * facts['prior_train_accuracy']:.1f} % of their "
+        "training images. Where the flow trains the encoder, its latents end with a standard "
+        f"deviation of {facts['prior_std']:.2f} and the targets' with {facts['targets_std']:.2f} "
+        f"(1 before); in the mended autoencoder the prior's have {facts['prior_std_mended']:.2f}. "
+        f"The two decoders leave {facts['residual']:.2f} and {facts['residual_mended']:.2f} of the "
+        "targets' spread out."
+    )
+
+
+def sentences(
+    of_sets: Mapping[str, list[str]], remark: str | None, facts: Mapping[str, float]
+) -> list[str]:
+    """All remarks below the introduction: of the starts of each set, and on the prior.
+
+    Args:
+      remark: why there is no prior, or None. facts: on the prior, where there is one.
+    """
+    found = [f"{name}: {sentence}" for name, of in of_sets.items() for sentence in of]
+    found += [remark] if remark else []
+    return found + ([prior_sentence(facts)] if facts else [])
