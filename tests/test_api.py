@@ -11,8 +11,10 @@ import pytest
 
 from flown_jax import GeneratedNetworks, MetaModel
 from flown_jax.errors import UserError
-from flown_jax.few_shot.parts import Parts, build
-from flown_jax.image_encoders.encoder import from_function, from_module
+from flown_jax.few_shot.sampling import draw_heads
+from flown_jax.image_encoders import from_function, from_module
+from flown_jax.meta_model.build import build
+from flown_jax.models import heads as linear
 from flown_jax.models.resnet12 import ResNet12
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
@@ -86,6 +88,47 @@ def test_class_names_fix_the_order():
     assert named.classes == ("cat", "fox", "owl")
 
 
+def test_without_a_number_as_many_are_drawn_as_the_experiment_drew():
+    networks = ANY_WAY.generate(IMAGES, ["a", "b", "a", "b"])
+    assert len(networks.heads) == ANY_WAY.description["sampling"]["samples"] == 4
+    assert ANY_WAY.description["trained_on"] == "nothing"
+    with pytest.raises(UserError, match="samples is 0; at least 1 network must be drawn"):
+        MODEL.generate(IMAGES, LABELS, samples=0)
+
+
+def test_heads_are_like_no_data_set():
+    with pytest.raises(UserError) as told:
+        MODEL.generate(IMAGES, LABELS, like="mnist")
+    assert str(told.value) == (
+        "like is 'mnist'; it is for whole networks, not for heads of 5 columns."
+    )
+
+
+def test_a_torch_linear_loads_a_state_dict_and_gives_the_same_logits():
+    torch = pytest.importorskip("torch")
+    features = MODEL.features(MODEL._images(IMAGES))
+    each = NETWORKS.predict(IMAGES, average=False)
+    states = NETWORKS.state_dicts()
+    assert len(states) == 3
+    for state, probabilities in zip(states, each, strict=True):
+        layer = torch.nn.Linear(small.WIDTH, small.WAY)
+        layer.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+        with torch.no_grad():
+            logits = layer(torch.from_numpy(np.array(features)))
+        expected = linear.logits(
+            jnp.concatenate([state["weight"], state["bias"][:, None]], -1), jnp.asarray(features)
+        )
+        np.testing.assert_allclose(logits.numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(logits.softmax(-1).numpy(), probabilities, atol=1e-5)
+
+
+def test_a_state_dict_has_the_rows_and_biases_of_its_head():
+    for state, head in zip(NETWORKS.state_dicts(), NETWORKS.heads, strict=True):
+        assert set(state) == {"weight", "bias"}
+        np.testing.assert_array_equal(state["weight"], head[:, :-1])
+        np.testing.assert_array_equal(state["bias"], head[:, -1])
+
+
 def test_another_seed_draws_other_networks():
     assert not np.allclose(MODEL.generate(IMAGES, LABELS, samples=3, seed=1).heads, NETWORKS.heads)
 
@@ -136,9 +179,9 @@ def test_a_flat_latent_refuses_another_number_of_classes():
 
 def test_generated_heads_are_those_of_the_parts():
     networks = ANY_WAY.generate(IMAGES, ["a", "a", "b", "b"], samples=2, seed=3)
-    features = ANY_WAY._features(ANY_WAY._images(IMAGES))
+    features = ANY_WAY.features(ANY_WAY._images(IMAGES))
     support = jnp.asarray(features.reshape(1, 2, 2, small.WIDTH))
-    heads, _ = quick_jit(Parts.sample, static_argnames="samples")(
+    heads, _ = quick_jit(draw_heads, static_argnames="samples")(
         ANY_WAY.parts, jax.random.key(3), support, samples=2
     )
     np.testing.assert_allclose(networks.heads, heads[:, 0], atol=1e-4)
@@ -164,7 +207,7 @@ def test_a_function_may_be_the_image_encoder(tmp_path):
     networks = model.generate(IMAGES, ["a", "b", "a", "b"], samples=2)
     features = four_numbers(IMAGES[..., None] / np.float32(255))
     np.testing.assert_allclose(
-        model._features(model._images(IMAGES)),
+        model.features(model._images(IMAGES)),
         ANY_WAY.parts.transform.apply(features),
         atol=1e-5,
     )

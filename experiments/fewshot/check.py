@@ -66,9 +66,12 @@ def _check_design(design: ConfigDict, way: int) -> None:
     shape = jax.eval_shape(latent, heads).shape
     make_velocity(design.velocity.kind, shape[1:], **tuples(design.velocity.sizes.to_dict()))
     get_source(design.flow.source)
-    if needs_groups(get_coupling(design.flow.coupling)):
+    coupling = design.flow.coupling
+    # Entropic transport has a strength, which nobody needs to give to be refused.
+    reg = 1.0 if coupling == "entropic_ot" else None
+    if needs_groups(get_coupling(coupling, reg=reg)):
         raise UserError(
-            f"flow.coupling is {design.flow.coupling!r}: transport over tasks of different "
+            f"flow.coupling is {coupling!r}: transport over tasks of different "
             "conditions ties the source to the condition and biases the flow; it must be "
             "'independent'."
         )

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from experiments import command, fewshot
+from experiments import command
+from experiments.fewshot import __main__ as fewshot
 from flown_jax.errors import UserError
 from tests.parity.fixtures import ROOT
 
@@ -52,6 +53,7 @@ def test_a_wrong_command_line_is_one_sentence(monkeypatch, capsys, arguments, se
         ("--config.velocity.kind=unet", "velocity.kind 'unet' takes latents of 3 axes"),
         ("--config.targets.kind=none", "targets.kind is 'none'"),
         ("--config.tasks.settings=('5-way',)", "tasks.settings has '5-way'"),
+        ("--config.flow.coupling=exact_ot", "flow.coupling is 'exact_ot': transport over tasks"),
     ],
 )
 def test_what_cannot_be_run_is_one_sentence_at_once(

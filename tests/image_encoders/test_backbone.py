@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from flown_jax.errors import UserError
-from flown_jax.image_encoders import backbone
+from flown_jax.image_encoders import backbone, from_module
 from flown_jax.image_encoders.backbone import train_backbone
-from flown_jax.image_encoders.encoder import from_module
 from flown_jax.models.resnet12 import ResNet12
 from flown_jax.training import Records, TrainState
 from flown_jax.training.recipe import Recipe

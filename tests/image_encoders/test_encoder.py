@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from flown_jax.errors import UserError
+from flown_jax.image_encoders import build, from_function, from_module, from_weights
 from flown_jax.image_encoders import encoder as image_encoder
-from flown_jax.image_encoders.encoder import build, from_function, from_module, from_weights
 from flown_jax.models import CNN, ConvNeXt, ResNet12, ResNet18, VisionTransformer, layout
 from flown_jax.torch_import.files import write_state_dict
 from tests.layers.helpers import quick_jit, random_variables

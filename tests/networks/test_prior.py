@@ -11,18 +11,19 @@ import pytest
 
 from flown_jax.encoders.token_vae import MLPVAE
 from flown_jax.errors import UserError
-from flown_jax.few_shot.codec import Standardiser
-from flown_jax.few_shot.networks import make_velocity
 from flown_jax.flow.couplings import independent
 from flown_jax.flow.paths import LinearPath
-from flown_jax.models import many
+from flown_jax.meta_model import losses
+from flown_jax.meta_model.latents import LatentSpace, Standardiser
+from flown_jax.meta_model.mixing import Mixing
 from flown_jax.models.cnn import CNN
-from flown_jax.networks import losses, prior
-from flown_jax.networks.space import ZooSpace
+from flown_jax.networks import prior, prior_training
+from flown_jax.networks.space import NetworkSpace, OfSet
 from flown_jax.training.checkpoints import Checkpoints
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.records import Records
 from flown_jax.training.stages import StageContext
+from flown_jax.velocity.make import make_velocity
 from flown_jax.weights.joint import JointSpace
 from flown_jax.weights.spec import WeightSpec
 from tests.layers.helpers import initial_variables, quick_jit
@@ -42,10 +43,10 @@ def joint() -> JointSpace:
 
 
 @functools.cache
-def space() -> ZooSpace:
+def space() -> NetworkSpace:
     random = np.random.default_rng(1)
     names = joint().names
-    return ZooSpace.fit(
+    return NetworkSpace.fit(
         joint(), {n: random.normal(0, 0.2, (5, joint().spec(n).size)) for n in names}
     )
 
@@ -167,7 +168,7 @@ def flow_gradients(trained: bool):
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(both, batch, source):
-        return prior.prior_flow_loss(
+        return prior_training.prior_flow_loss(
             velocity,
             module,
             both["velocity"],
@@ -206,8 +207,7 @@ LOSS = {
     "sigma_in": 0.0,
     "sigma_lat": 0.0,
     "task_weight": 0.0,
-    "mixes": 1,
-    "members": 2,
+    "mixing": Mixing(mixes=1, members=2),
 }
 
 
@@ -215,20 +215,19 @@ def test_the_mended_codec_loss_adds_the_reconstruction_of_the_prior():
     module, made = codec(), source()
     variables = initial_variables(module, jnp.zeros((1, joint().size)))
     random = np.random.default_rng(3)
-    weights = {n: random.normal(size=(4, joint().size)).astype(np.float32) for n in joint().names}
-    batch = {"weights": weights, "images": {}, "labels": {}}
-    logits = {n: many.logits(joint().spec(n).module()) for n in joint().names}
+    sizes = {n: joint().spec(n).size for n in joint().names}
+    weights = {n: random.normal(size=(4, size)).astype(np.float32) for n, size in sizes.items()}
+    parts = {n: {"weights": own, "context": OfSet(n)} for n, own in weights.items()}
+    batch = {"parts": parts}
     key = jax.random.key(5)
 
     @quick_jit
     def both(variables, batch, made):
-        mended = prior.mended_codec_loss(
-            module, variables, key, batch, made, logits, noise=0.5, count=8, weight=2.0, **LOSS
+        mended = prior_training.mended_codec_loss(
+            module, variables, key, batch, made, noise=0.5, count=8, weight=2.0, **LOSS
         )
         first = jax.random.split(key, 3)[0]
-        return mended, losses.codec_loss(
-            module, variables, first, batch, made.space, logits, **LOSS
-        )
+        return mended, losses.codec_loss(module, variables, first, batch, made.target, **LOSS)
 
     (value, metrics), (alone, _) = both(variables, batch, made)
     extra = metrics["prior_reconstruction"]
@@ -249,7 +248,7 @@ def test_a_recorded_run_has_the_loss_of_every_step_even_if_it_was_stopped(tmp_pa
     def run(folder):
         context = StageContext("stage", tmp_path / folder, Records(tmp_path / folder))
         recipe = Recipe(6, 2, 0.1, save_every=2, log_every=2)
-        return prior.train_recorded(
+        return prior_training.train_recorded(
             context, "flow", {"w": jnp.zeros(1)}, loss, batch_at, recipe=recipe, seed=0
         )
 
@@ -266,7 +265,27 @@ def test_a_recorded_run_has_the_loss_of_every_step_even_if_it_was_stopped(tmp_pa
 
 
 def test_curves_are_means_of_equally_many_steps():
-    found = prior.curves({"a": np.arange(7.0), "b": np.ones(7)}, points=3)
+    found = prior_training.curves({"a": np.arange(7.0), "b": np.ones(7)}, points=3)
     np.testing.assert_array_equal(found["steps"], [3, 6])
     np.testing.assert_array_equal(found["a"], [1, 4])
     np.testing.assert_array_equal(found["b"], [1, 1])
+
+
+def test_facts_compare_the_two_forms():
+    module, made = codec(), source()
+    variables = initial_variables(module, jnp.zeros((1, joint().size)))
+    before = LatentSpace(space(), variables, made.statistics, module)
+    # A decoder that gives the mean alone leaves all of the spread out.
+    silent = jax.tree.map(jnp.zeros_like, variables)
+    mended = LatentSpace(space(), silent, Standardiser(jnp.zeros(LATENT), 2.0), module)
+    weights = {n: networks(joint().spec(n)) for n in joint().names}
+    encoder = prior.encoder_part(module, variables, joint().size)
+    key = jax.random.key(6)
+    found = prior_training.prior_facts(key, made, weights, encoder, before, mended, 1.0, count=50)
+    start = made.latents(key, module, encoder, 1.0, 50)
+    np.testing.assert_allclose(found["prior_std"], start.std(), rtol=1e-5)
+    z = [before.encode(w, OfSet(n)) for n, w in weights.items()]
+    np.testing.assert_allclose(found["targets_std"], jnp.concatenate(z).std(), rtol=1e-5)
+    assert found["prior_std_mended"] == 0
+    np.testing.assert_allclose(found["residual_mended"], 1, rtol=1e-5)
+    assert found["residual"] != found["residual_mended"]

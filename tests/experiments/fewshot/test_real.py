@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from configs import fsl
-from experiments.fewshot_stages import FewShot
+from experiments.features import describe_images
+from experiments.stages import Stages
 from flown_jax import MetaModel
 from flown_jax.errors import UserError
 from flown_jax.training.stages import plain_values
@@ -69,7 +70,7 @@ def images_of(sets, workdir, **tasks):
     config.data.update(data_dir=str(sets), images_per_class=0, foreign=("cifar10",))
     config.tasks.update({"shots": (1,), **tasks})
     with Workdir(workdir, plain_values(config)) as work:
-        return FewShot(config, work).data()
+        return describe_images(Stages(work), config.data, config.tasks)
 
 
 def test_every_setting_is_measured_on_every_set_with_one_meta_model(sets, tmp_path):

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments.compare import load, mean_rows
+from experiments.compare.means import load, mean_rows
 from flown_jax import MetaModel
 from flown_jax.errors import UserError
 from tests.parity.fixtures import ROOT

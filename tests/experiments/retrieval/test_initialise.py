@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 
 from configs.retrieval import get_config
-from experiments import retrieval_initialise
-from experiments.retrieval_initialise import STARTS, check_initialise, initialise
-from experiments.retrieval_stages import Images
+from experiments.retrieval import initialise as module
+from experiments.retrieval.check import check_initialise
+from experiments.retrieval.designs import Design
+from experiments.retrieval.initialise import STARTS
+from experiments.retrieval.pictures import Images, Pictures
+from experiments.retrieval.zoos import Data, Networks
+from experiments.stages import Stages
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
-from flown_jax.training.fine_tuning import accuracy
-from flown_jax.training.stages import StageResult, stage
+from flown_jax.networks import tuning
+from flown_jax.training.fine_tuning import accuracy, fine_tune
+from flown_jax.training.stages import StageResult
 from flown_jax.training.trees import load_tree
+from flown_jax.training.workdir import Workdir
 from flown_jax.weights.spec import WeightSpec
-from flown_jax.weights.zoo import Zoo
 
 INPUTS = Preprocessing(size=4, channels=1, mean=(0.5,), std=(0.5,))
 NETWORK = CNN(channels=(2,), kernels=(4,), pools=(False,), hidden=(), num_classes=10)
@@ -47,55 +52,44 @@ def config(**changes):
     return found
 
 
-class Job:
-    """Two zoos of three networks each, and one foreign set, without their training."""
+PLACES = {"latin": 0.0, "digits": 10.0, "greek": 9.0, "usps": 0.0}
 
-    def __init__(self, folder, **changes):
-        self.folder, self.config, self.names = folder, config(**changes), NAMES
-        self.config.data.dir = str(folder / "data")
-        rng = np.random.default_rng(0)
-        self.zoos = {
-            name: Zoo(rng.normal(size=(3, SPEC.size)).astype(np.float32), SPEC, {}, name, RECIPE)
-            for name in NAMES
-        }
-        self.fingerprints = {name: name for name in NAMES}
-        pictures = rng.integers(0, 256, size=(40, 4, 4, 1), dtype=np.uint8)
-        labels = np.arange(40) % 10
-        part = (pictures, labels)
-        self.pictures = Images(INPUTS, part, part, part, "images")
 
-    def images(self, name, like=None):
-        assert (like is None) == (name in NAMES)
-        return self.pictures
+@pytest.fixture(scope="module", autouse=True)
+def generated():
+    """Networks that are drawn without a meta-model."""
 
-    def part(self, name):
-        return self.zoos[name]
+    def decode(z, context):
+        return z + np.linspace(-1, 1, SPEC.size, dtype=np.float32)
 
-    def stage(self, name, inputs, function):
-        return stage(self.folder, name, inputs, function)
+    with pytest.MonkeyPatch.context() as patch:
+        at = np.float32
+        patch.setattr(module, "draw", lambda given, name, n: np.full((n, 1), at(PLACES[name])))
+        patch.setattr(module, "latents_of", lambda codec: SimpleNamespace(decode=decode))
+        yield
+
+
+def data_of(unseen):
+    """Two zoos of three networks each, and foreign sets, without their training."""
+    rng = np.random.default_rng(0)
+    weights = {n: rng.normal(size=(3, SPEC.size)).astype(np.float32) for n in NAMES}
+    zoos = {n: Networks(SPEC, w, w, 0, (1,), RECIPE) for n, w in weights.items()}
+    images = rng.integers(0, 256, size=(40, 4, 4, 1), dtype=np.uint8)
+    part = Pictures(images, np.arange(40) % 10, INPUTS)
+    present = {name: like for name, like in unseen.items() if name != "usps"}
+    every = dict.fromkeys((*NAMES, *present), Images(part, part, part, tuple("abcdefghij")))
+    return Data(zoos, every, present)
 
 
 def run(folder, **changes):
-    job = Job(folder, **changes)
-    places = {"latin": 0.0, "digits": 10.0, "greek": 9.0, "usps": 0.0}
-    known = {name: {"a": np.full((4, 1, 1), at)} for name, at in places.items()}
-    weights = {name: zoo.weights + 1 for name, zoo in job.zoos.items()}
-
-    def sampled(design, flow, name, count):
-        return np.full((count, 1), places[name]), None
-
-    return job, initialise(
-        job,
-        SimpleNamespace(sampled=sampled),
-        SimpleNamespace(
-            latents=SimpleNamespace(
-                decode=lambda name, z: z + np.linspace(-1, 1, SPEC.size, dtype=np.float32)
-            )
-        ),
-        done("flow", {}),
-        done("conditions", {"train": known, "validation": known}),
-        done("aligned", {"train": weights}),
-    )
+    whole, data = config(**changes), data_of(changes["unseen"])
+    known = {name: {"a": np.full((4, 1, 1), at)} for name, at in PLACES.items()}
+    conditions = done("conditions", {"train": known, "validation": known})
+    design = Design("", whole, {}, done("codec", {}), conditions)
+    aligned = done("aligned", {"train": {n: z.train + 1 for n, z in data.zoos.items()}})
+    with Workdir(folder, {}) as work:
+        found = module.initialise(Stages(work), whole, data, design, done("flow", {}), aligned)
+    return data, found, folder
 
 
 def done(name, values):
@@ -108,29 +102,29 @@ def whole(tmp_path_factory):
 
 
 def test_every_start_of_every_set_is_in_the_table(whole):
-    _, result = whole
+    _, result, _ = whole
     found = {}
-    for row in result.values["rows"]:
+    for row in result["rows"]:
         found.setdefault(row["set"], {}).setdefault(row["method"], []).append(row["metric"])
     assert list(found) == ["latin", "digits", "greek"]
     assert list(found["latin"]) == list(found["digits"]) == list(STARTS)
     assert list(found["greek"]) == [start for start in STARTS if start != "originals"]
     metrics = ["accuracy_epoch_0", "accuracy_epoch_1", "learning_rate"]
     assert all(part == metrics for own in found.values() for part in own.values())
-    assert set(result.values["curves"]) == set(result.values["rates"]) == set(found)
+    assert set(result["curves"]) == set(result["rates"]) == set(found)
 
 
 def test_means_and_other_networks_are_those_of_the_nearest_set(whole):
-    job, result = whole
-    images, labels = job.pictures.test_inputs, job.pictures.test[1]
+    data, result, _ = whole
+    test = data.images["latin"].test
 
     def at_start(name, start):
-        return result.values["curves"][name][start]["mean"][0]
+        return result["curves"][name][start]["mean"][0]
 
     def of(vectors):
-        return accuracy(SPEC, np.atleast_2d(vectors), images, labels)
+        return accuracy(SPEC, np.atleast_2d(vectors), test.inputs, test.labels)
 
-    digits, latin = job.part("digits").weights, job.part("latin").weights
+    digits, latin = (data.zoos[name].train for name in ("digits", "latin"))
     # The Greek letters are nearest to the digits, though they take the network of the Latin ones.
     assert at_start("greek", "raw_mean") == pytest.approx(of(digits.mean(0))[0])
     assert at_start("greek", "aligned_mean") == pytest.approx(of(digits.mean(0) + 1)[0])
@@ -138,28 +132,28 @@ def test_means_and_other_networks_are_those_of_the_nearest_set(whole):
     # Two of the three networks.
     pairs = (of(latin) + np.roll(of(latin), 1)) / 2
     assert np.isclose(pairs, at_start("digits", "trained_other")).any()
-    remarks = " ".join(result.values["remarks"]["greek"])
+    remarks = " ".join(result["remarks"]["greek"])
     assert "means of the networks of digits" in remarks and "networks of digits" in remarks
 
 
 def test_a_set_that_is_not_on_the_disk_is_named(whole):
-    _, result = whole
-    assert result.values["remarks"]["usps"] == ["usps is not on this disk and is left out."]
-    assert "usps" not in result.values["curves"]
+    _, result, _ = whole
+    assert result["remarks"]["usps"] == ["usps is not on this disk and is left out."]
+    assert "usps" not in result["curves"]
 
 
 def test_rates_are_chosen_and_training_helps(whole):
-    _, result = whole
-    rates = result.values["rates"]["latin"]
+    _, result, _ = whole
+    rates = result["rates"]["latin"]
     assert set(np.round(list(rates.values()), 9)) <= {0.05, 5e-6}
-    line = result.values["curves"]["latin"]["kaiming_normal"]
+    line = result["curves"]["latin"]["kaiming_normal"]
     assert rates["kaiming_normal"] == pytest.approx(0.05)
     assert line["mean"][1] != line["mean"][0]
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path, monkeypatch, whole):
     calls = []
-    tune = retrieval_initialise.fine_tune
+    tune = fine_tune
 
     def killed(context, *args, name, **given):
         calls.append((context.name, name))
@@ -167,7 +161,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path, monkeypatch, whole):
             raise KeyboardInterrupt
         return tune(context, *args, name=name, **given)
 
-    monkeypatch.setattr(retrieval_initialise, "fine_tune", killed)
+    for each in (module, tuning):
+        monkeypatch.setattr(each, "fine_tune", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, unseen=UNSEEN)
@@ -179,7 +174,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path, monkeypatch, whole):
     assert calls == [*own, *own, ("initialise-digits", "rates")]
     found, wanted = (
         load_tree(folder / "stages" / "initialise-latin" / "outputs.safetensors")
-        for folder in (tmp_path, whole[0].folder)
+        for folder in (tmp_path, whole[2])
     )
     for name in ("rates", "accuracy"):
         np.testing.assert_array_equal(found[name], wanted[name])
@@ -198,10 +193,11 @@ def test_one_rate_is_not_tuned(tmp_path, monkeypatch):
             "train_loss": np.zeros(shape),
         }
 
-    monkeypatch.setattr(retrieval_initialise, "fine_tune", noted)
-    _, result = run(tmp_path, unseen={}, rates=(3.0,), epochs=(0, 2), tuned_at=7)
+    for each in (module, tuning):
+        monkeypatch.setattr(each, "fine_tune", noted)
+    _, result, _ = run(tmp_path, unseen={}, rates=(3.0,), epochs=(0, 2), tuned_at=7)
     assert names == ["runs", "runs"]
-    assert set(result.values["rates"]["latin"].values()) == {0.05 * 3.0}
+    assert set(result["rates"]["latin"].values()) == {0.05 * 3.0}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from configs.retrieval import get_config
-from experiments import retrieval_report
+from experiments import report as shared
+from experiments.retrieval import report, words
 from flown_jax.errors import UserError
 
 TITLES = {"mnist": "MNIST digits", "usps": "usps", "letters": "letters"}
@@ -72,12 +73,12 @@ def config():
 @pytest.fixture
 def undrawn(monkeypatch):
     """No figures, which take most of the time."""
-    monkeypatch.setattr(retrieval_report, "_pictures", lambda *_: {})
+    monkeypatch.setattr(report, "_pictures", lambda *_: {})
 
 
 def written(folder, config, **changes) -> dict[str, list[str]]:
     """Heading -> lines of results.md below it."""
-    retrieval_report.write(folder, config, results(), found(**changes))
+    report.write(folder, config, results(), found(**changes))
     parts = (folder / "results.md").read_text().split("\n## ")
     split = [part.split("\n\n", 1) for part in parts]
     return {heading: text.strip().splitlines() for heading, text in split}
@@ -104,10 +105,8 @@ def test_everything_is_written(tmp_path, config):
 def test_what_is_not_there_has_no_figure(tmp_path, config, monkeypatch):
     drawn = []
     for name in ("accuracy_against_diversity", "accuracy_strips", "confusion", "fine_tuning"):
-        monkeypatch.setattr(
-            retrieval_report.figures, name, lambda path, *_: drawn.append(path.stem)
-        )
-    monkeypatch.setattr(retrieval_report, "html_page", lambda *_: "")
+        monkeypatch.setattr(report.figures, name, lambda path, *_: drawn.append(path.stem))
+    monkeypatch.setattr(shared, "html_page", lambda *_: "")
     written(tmp_path, config, prior_curves=None, accuracies={}, remarks=[])
     assert drawn == ["accuracy_against_diversity", "confusion", "fine_tuning"]
 
@@ -120,7 +119,7 @@ def test_a_set_has_a_line_a_method_with_the_papers_beside_it(tmp_path, config, u
         "remark |"
     )
     by_method = {line.split("`")[1]: line for line in lines[2:]}
-    assert list(by_method) == [*METHODS, *retrieval_report.PAPER]
+    assert list(by_method) == [*METHODS, *words.PAPER]
     assert by_method["flown"] == (
         "| `flown` | 90.0 ± 0.2 | +1.0 | 93.0 | 3 of 50 | 0.25 | 98.0 | "
         "trained on images: the main design |"
@@ -134,7 +133,7 @@ def test_a_set_has_a_line_a_method_with_the_papers_beside_it(tmp_path, config, u
 
 
 def test_remarks_say_which_rows_saw_images(config):
-    said = retrieval_report.remarks(config)
+    said = words.remarks(config)
     trained = {m for m, text in said.items() if text.startswith("trained on images")}
     assert trained == {
         "average_of_two_trained",
@@ -151,7 +150,7 @@ def test_remarks_say_which_rows_saw_images(config):
     }
     assert all("autoencoder was trained on images" in said[m] for m in ("kde", "ddpm"))
     # Without the task loss, as in the paper, nothing of ours has seen images.
-    said = retrieval_report.remarks(get_config("paper"))
+    said = words.remarks(get_config("paper"))
     assert {m for m, text in said.items() if "trained on images" in text} == {
         "average_of_two_trained",
         "kaiming_trained",
@@ -167,7 +166,7 @@ def test_the_priors_facts_are_one_sentence_each():
         "residual": 0.4,
         "residual_mended": 0.6,
     }
-    said = retrieval_report.prior_sentence(facts)
+    said = words.prior_sentence(facts)
     for part in ("50.0 %", "of 0.25 and", "with 0.80", "have 1.10", "leave 0.40 and 0.60"):
         assert part in said
 
@@ -202,7 +201,7 @@ def test_starts_have_means_and_deviations_over_runs(tmp_path, config, undrawn):
 
 
 def test_the_screen_shows_networks_and_starts(capsys):
-    retrieval_report.screen(results())
+    report.screen(results())
     shown = capsys.readouterr().out
     for text in ("MNIST digits", "letters", "3 of 50", "90.0 ± 0.2", "+1.0", "epoch 1", "0.004"):
         assert text in shown
@@ -218,7 +217,13 @@ def test_a_full_disk_is_told_in_a_sentence_and_leaves_no_mark_of_the_end(
             raise OSError(28, "No space left on device", str(path))
         path.write_bytes(data)
 
-    monkeypatch.setattr(retrieval_report, "write_bytes", fails)
+    monkeypatch.setattr(shared, "write_bytes", fails)
     with pytest.raises(UserError, match=r"report\.html: no space left"):
         written(tmp_path, config)
     assert (tmp_path / "results.md").exists() and not (tmp_path / "results.json").exists()
+
+
+def test_remarks_are_of_the_sets_and_then_of_the_prior():
+    of_sets = {"usps": ["It is small.", "It is grey."]}
+    assert words.sentences(of_sets, None, {}) == ["usps: It is small.", "usps: It is grey."]
+    assert words.sentences({}, "No prior.", {}) == ["No prior."]

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs.retrieval import get_config
-from experiments.retrieval_check import check
-from experiments.retrieval_generators import changed
-from experiments.retrieval_stages import Retrieval
+from experiments.retrieval.check import check
+from experiments.retrieval.designs import changed
+from experiments.retrieval.zoos import align, read_data
+from experiments.stages import Stages
 from flown_jax.errors import UserError
 from flown_jax.models.cnn import CNN
 from flown_jax.training.stages import plain_values
@@ -111,22 +112,36 @@ def own(zoo_folder, **more):
     return config_with(**{**fields, **more})
 
 
-def job_of(config, tmp_path):
-    return Retrieval(config, Workdir(tmp_path / "run", plain_values(config)))
+def read(config, folder):
+    """The stages of a run, closed, and its data."""
+    with Workdir(folder / "run", plain_values(config)) as work:
+        stages = Stages(work, share=config.share)
+        return stages, read_data(stages, config)
 
 
 def test_a_users_zoo_and_images_are_read_by_config_alone(zoo_folder, tmp_path):
-    job = job_of(own(zoo_folder), tmp_path)
-    assert job.names == ("pets",)
-    assert len(job.part("pets")) == 3 and len(job.part("pets", held_out=True)) == 2
-    images = job.images("pets")
-    assert len(images.train[1]) == 50 and len(images.validation[1]) == 10
-    assert images.test_inputs.shape == (30, 12, 12, 1)
-    first = job.aligned()
-    assert first.values["train"]["pets"].shape == (3, job.joint.size)
-    again = job_of(own(zoo_folder), tmp_path / "second")
-    assert again.shared != job.shared
-    assert again.aligned().fingerprint == first.fingerprint
+    config = own(zoo_folder)
+    stages, data = read(config, tmp_path)
+    assert data.names == ("pets",)
+    assert len(data.zoos["pets"].train) == 3 and len(data.zoos["pets"].held_out) == 2
+    assert data.zoos["pets"].epochs == (2,)
+    images = data.images["pets"]
+    assert len(images.train.labels) == 50 and len(images.validation.labels) == 10
+    assert images.test.inputs.shape == (30, 12, 12, 1)
+    first = align(stages, config.alignment, data)
+    assert first.values["train"]["pets"].shape == (3, data.joint.size)
+    others, again = read(config, tmp_path / "second")
+    assert others.shared != stages.shared
+    assert align(others, config.alignment, again).fingerprint == first.fingerprint
+
+
+def test_pictures_are_known_by_their_content(zoo_folder, tmp_path):
+    _, data = read(own(zoo_folder), tmp_path / "one")
+    _, same = read(own(zoo_folder, evaluation__test_images=7), tmp_path / "two")
+    _, other = read(own(zoo_folder, data__split_seed=3), tmp_path / "three")
+    one, two, three = (d.images["pets"] for d in (data, same, other))
+    assert one.train.fingerprint == two.train.fingerprint != three.train.fingerprint
+    assert len(two.test.labels) == 7 and two.test.fingerprint != one.test.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -142,10 +157,9 @@ def test_a_zoo_that_does_not_fit_is_one_sentence(zoo_folder, tmp_path, fields, s
     if "zoos" in fields:
         fields = {"zoos": {k: v and str(zoo_folder / v) for k, v in fields["zoos"].items()}}
     with pytest.raises(UserError, match=re.escape(sentence)):
-        _ = job_of(own(zoo_folder, **fields), tmp_path).zoos
+        read(own(zoo_folder, **fields), tmp_path)
 
 
 def test_networks_need_images_that_they_have_not_seen(zoo_folder, tmp_path):
-    job = job_of(own(zoo_folder, data__validation_share=0.0), tmp_path)
     with pytest.raises(UserError, match="none are left for choices and support images"):
-        job.images("pets")
+        read(own(zoo_folder, data__validation_share=0.0), tmp_path)
