@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 BOXES = {
-    "tasks": (0.10, 0.78, "many small tasks\non meta-train classes"),
-    "heads": (0.36, 0.78, "trained heads w\n(the target weights)"),
-    "codec": (0.62, 0.78, "weight autoencoder\nw → z"),
+    "tasks": (0.10, 0.78, "many small tasks,\nzoos of data sets"),
+    "heads": (0.36, 0.78, "trained weights w:\nheads, whole networks"),
+    "codec": (0.62, 0.78, "target space w → x₁,\nautoencoder x₁ → z"),
     "flow": (0.62, 0.40, "flow in latent space\ndx/dt = v(x, t, y)"),
     "source": (0.88, 0.40, "source x₀\nGaussian, Kaiming"),
-    "support": (0.10, 0.40, "support images\nof a new task"),
+    "support": (0.10, 0.40, "support images of\na task or a data set"),
     "condition": (0.36, 0.40, "frozen features, CAML\n→ condition y"),
-    "decode": (0.62, 0.08, "decoder\nz → w"),
-    "new": (0.36, 0.08, "new heads, run\non query images"),
-    "table": (0.10, 0.08, "accuracy, likelihood,\ncalibration, baselines"),
+    "decode": (0.62, 0.08, "decoder z → x₁,\ntarget space x₁ → w"),
+    "new": (0.36, 0.08, "new heads or networks,\nrun on new images"),
+    "table": (0.10, 0.08, "accuracy, calibration,\ncopies, baselines"),
 }
 ARROWS = (
     ("tasks", "heads"),

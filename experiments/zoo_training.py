@@ -16,6 +16,7 @@ from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.models import many, registry
+from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
 from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.many import Evaluator
@@ -44,6 +45,10 @@ class ZooTraining:
         classes = len(self.train_set.class_names)
         sizes = {**config.network.sizes.to_dict(), "num_classes": classes}
         module = registry.build(config.network.name, sizes)
+        if not isinstance(module, CNN):
+            raise UserError(
+                f"network.name is {config.network.name!r}; zoos are trained of networks 'cnn'."
+            )
         start = functools.partial(_initial, module, inputs, config.initialisation)
         params = jax.eval_shape(start, jax.random.key(0))
         self.spec = WeightSpec.from_module(module, {"params": params}, inputs=inputs.to_dict())

@@ -20,25 +20,15 @@ from ml_collections import ConfigDict
 
 from experiments import command
 from experiments.report import finished, heading
+from experiments.retrieval import designs, samples
 from experiments.retrieval.check import check
 from experiments.retrieval.conditions import learn_to_see, show
-from experiments.retrieval.designs import (
-    ddpm_stage,
-    flow_stage,
-    make_design,
-    principal_components,
-)
 from experiments.retrieval.initialise import initialise
 from experiments.retrieval.measure import Measures, confusion
 from experiments.retrieval.model import model_stage
 from experiments.retrieval.prior import prior
 from experiments.retrieval.report import screen, write
 from experiments.retrieval.rivals import nearest_sets, trained_stage, untrained
-from experiments.retrieval.samples import (
-    ddpm_samples_stage,
-    density_samples_stage,
-    samples_stage,
-)
 from experiments.retrieval.words import introduction, sentences
 from experiments.retrieval.zoos import align, read_data
 from experiments.stages import Stages
@@ -79,13 +69,11 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     known = show(stages, config, data, sight)
 
     # What is learned: the autoencoder and the flow in its latent, and both in other forms beside.
-    design = make_design(stages, config, data, aligned, known)
-    flow = flow_stage(stages, design)
+    design = designs.make(stages, config, data, aligned, known)
+    flow = designs.flow(stages, design)
     model_stage(stages, config, data, sight, design, flow)
-    components = principal_components(stages, design, data.joint)
-    beside = {
-        name: make_design(stages, config, data, aligned, known, name) for name in config.beside
-    }
+    components = designs.principal_components(stages, design, data.joint)
+    beside = {n: designs.make(stages, config, data, aligned, known, n) for n in config.beside}
     # The paper's prior was for the paper's objective, weights alone.
     other = prior(stages, config, data, beside.get("weights", design))
 
@@ -96,12 +84,12 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     networks["average_of_two_trained"] = trained.values["average"]
     networks["kaiming_trained"] = trained.values["kaiming"]
     bandwidth = config.rivals.kde_bandwidth
-    networks["kde"] = density_samples_stage(stages, design, nearest, bandwidth).values
-    networks["pca"] = samples_stage(stages, components, flow_stage(stages, components)).values
-    networks["ddpm"] = ddpm_samples_stage(stages, design, ddpm_stage(stages, design)).values
-    networks["flown"] = samples_stage(stages, design, flow).values
+    networks["kde"] = samples.of_density(stages, design, nearest, bandwidth).values
+    networks["pca"] = samples.of_flow(stages, components, designs.flow(stages, components)).values
+    networks["ddpm"] = samples.of_ddpm(stages, design, designs.ddpm(stages, design)).values
+    networks["flown"] = samples.of_flow(stages, design, flow).values
     for name, found in beside.items():
-        own = samples_stage(stages, found, flow_stage(stages, found))
+        own = samples.of_flow(stages, found, designs.flow(stages, found))
         networks[f"flown_{name}"] = own.values
     networks |= other.weights
 
@@ -118,7 +106,7 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
         "rows": [*rows, *confused, *starts["rows"]],
     }
     extra = {
-        "introduction": introduction(config, {n: len(w) for n, w in data.weights().items()}),
+        "introduction": introduction(config, {n: len(w) for n, w in data.weights.items()}),
         "curves": starts["curves"],
         "prior_curves": other.curves,
         "confusion": shown,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.features import describe_images, encode, train_encoder
@@ -15,7 +16,7 @@ from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.image_encoders import ImageEncoder
 from flown_jax.meta_model.condition import Conditioner
 from flown_jax.models.heads import FeatureTransform
-from flown_jax.networks.conditions import Conditions, conditions_of_images
+from flown_jax.networks.conditions import Conditions, conditions, draw_supports, encoded
 from flown_jax.training.stages import StageContext, StageResult
 
 
@@ -90,16 +91,16 @@ def _show(context: StageContext) -> dict[str, Any]:
             if name not in getattr(given, kind):
                 continue
             pictures = getattr(given, kind)[name]
-            found[kind][name] = conditions_of_images(
+            supports = draw_supports(
                 2 * number + (kind == "train"),
-                sight.encoder,
-                sight.transform,
-                conditioner,
-                pictures.images,
                 pictures.labels,
-                classes=given.classes[name],
-                channels=sight.image_shape[-1],
+                given.classes[name],
                 draws=given.draws[kind],
                 **given.shown,
             )
+            used, index = np.unique(supports, return_inverse=True)
+            images, channels = pictures.images[used], sight.image_shape[-1]
+            features = encoded(sight.encoder, sight.transform, images, channels)
+            own = conditions(conditioner, features, index.reshape(supports.shape))
+            found[kind][name] = own
     return found

@@ -80,12 +80,12 @@ class Design:
             "seed": config.seed,
         }
 
-    def drawn_from(self, flow: StageResult) -> dict[str, Any]:
-        """What draws of a flow depend on: what `draw` is given, but for a number of them."""
+    def drawn_from(self, generator: StageResult) -> dict[str, Any]:
+        """What draws of a generator depend on: what `draw` is given, but for a number of them."""
         config = self.config
         return {
             "codec": self.codec,
-            "generator": flow,
+            "generator": generator,
             "conditions": self.known,
             "velocity": config.velocity,
             "source": config.flow.source,
@@ -116,7 +116,7 @@ def _change(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:
             config[field] = value
 
 
-def make_design(
+def make(
     stages: Stages,
     config: ConfigDict,
     data: Data,
@@ -130,7 +130,7 @@ def make_design(
       name: of the changes in the config's `beside`; "" for none.
     """
     config = changed(config, config.beside[name].to_dict() if name else {})
-    weights = aligned.values["train"] if config.alignment.encode else data.weights()
+    weights = aligned.values["train"] if config.alignment.encode else data.weights
     inputs = {
         "codec": config.codec,
         "seed": config.seed,
@@ -152,12 +152,12 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
         context,
         module,
         target,
-        codec_batches(part, examples, given.seed),
+        zoo_batches(examples, seed=given.seed, networks=part.networks, images=part.images),
         recipe(part),
         seed=given.seed,
         **loss_options(part, given.joint, examples),
     )
-    return _latents(target, form, module, variables, given.weights)
+    return latent_values(target, form, module, variables, given.weights)
 
 
 def examples_of(weights: Weights, images: Mapping[str, Pictures] | None) -> dict[str, ZooExamples]:
@@ -170,11 +170,6 @@ def examples_of(weights: Weights, images: Mapping[str, Pictures] | None) -> dict
     }
 
 
-def codec_batches(part: ConfigDict, examples: Mapping[str, ZooExamples], seed: int) -> BatchAt:
-    """Batches of an autoencoder, of a codec's config."""
-    return zoo_batches(examples, seed=seed, networks=part.networks, images=part.images)
-
-
 def loss_options(
     part: ConfigDict, joint: JointSpace, examples: Mapping[str, ZooExamples]
 ) -> dict[str, Any]:
@@ -185,10 +180,10 @@ def loss_options(
     return {**found, "mixing": Mixing(**{name: part[name] for name in _MIXING})}
 
 
-def _latents(
+def latent_values(
     target: NetworkSpace, form: dict[str, Any], module: Any, variables: Any, weights: Weights
 ) -> dict[str, Any]:
-    """Values of a codec's stage: the autoencoder, and the training networks' latents."""
+    """Values of an autoencoder's stage: itself, and the training networks' latents."""
     means = {
         name: posterior_means(module, variables, target, own, OfSet(name))
         for name, own in weights.items()
@@ -217,7 +212,7 @@ def _fit_components(context: StageContext) -> dict[str, Any]:
     x1 = [np.asarray(target.normalise(w, OfSet(name))) for name, w in given.weights.items()]
     found = pca.fit(np.concatenate(x1), given.latent_shape, pad=True)
     form = {"form": PCA, "sizes": {"latent_shape": list(given.latent_shape)}}
-    values = _latents(target, form, pca.PCAModule(), found, given.weights)
+    values = latent_values(target, form, pca.PCAModule(), found, given.weights)
     arrays = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
     del arrays["latent_shape"]
     return {**values, "variables": arrays}
@@ -228,17 +223,12 @@ def latent_shape(codec: StageResult) -> tuple[int, ...]:
     return next(iter(codec.values["means"].values())).shape[1:]
 
 
-def latents_of(codec: StageResult, values: Mapping[str, Any] | None = None) -> LatentSpace:
-    """Networks to latents and back, of a finished autoencoder.
-
-    Args:
-      values: other `variables` and `statistics` in the place of the autoencoder's own.
-    """
+def latents_of(codec: StageResult) -> LatentSpace:
+    """Networks to latents and back, of a finished autoencoder."""
     form, target = codec.values["module"], codec.values["target"]
-    arrays = jax.tree.map(jnp.asarray, target["arrays"])
+    stored = (target["arrays"], codec.values["variables"], codec.values["statistics"])
+    arrays, variables, statistics = jax.tree.map(jnp.asarray, stored)
     space = NetworkSpace.build(target["description"], arrays)
-    known = codec.values if values is None else values
-    variables, statistics = jax.tree.map(jnp.asarray, (known["variables"], known["statistics"]))
     if form["form"] == PCA:
         module: Any = pca.PCAModule()
         variables = pca.PCACodec(**variables, **tuples(form["sizes"]))
@@ -252,7 +242,7 @@ def network_of(velocity: ConfigDict, codec: StageResult) -> Any:
     return make_velocity(velocity.kind, latent_shape(codec), **tuples(velocity.sizes.to_dict()))
 
 
-def flow_stage(stages: Stages, design: Design) -> StageResult:
+def flow(stages: Stages, design: Design) -> StageResult:
     """The flow of a design, trained."""
     return stages(design.stage_name("flow"), design.learned_from(), _train_flow)
 
@@ -263,16 +253,16 @@ def _train_flow(context: StageContext) -> dict[str, Any]:
     return _train_generator(context, loss, given.flow)
 
 
-def matching(flow: ConfigDict) -> dict[str, Any]:
+def matching(part: ConfigDict) -> dict[str, Any]:
     """What every loss of a flow takes of its config, but for the source."""
     return {
-        "path": paths.LinearPath(flow.sigma),
-        "coupling": get_coupling(flow.coupling),
-        "condition_noise": flow.condition_noise,
+        "path": paths.LinearPath(part.sigma),
+        "coupling": get_coupling(part.coupling),
+        "condition_noise": part.condition_noise,
     }
 
 
-def ddpm_stage(stages: Stages, design: Design) -> StageResult:
+def ddpm(stages: Stages, design: Design) -> StageResult:
     """The rival of the flow in the same latents, on the same targets and conditions."""
     shown = {name: value for name, value in design.config.flow.items() if name in _SHARED}
     inputs = {**design.learned_from(), "flow": ConfigDict(shown)}
@@ -289,9 +279,9 @@ def _train_ddpm(context: StageContext) -> dict[str, Any]:
     return _train_generator(context, loss, part)
 
 
-def schedule(ddpm: ConfigDict) -> diffusion.Schedule:
+def schedule(part: ConfigDict) -> diffusion.Schedule:
     """The DDPM's."""
-    return diffusion.linear_schedule(ddpm.timesteps, ddpm.beta_start, ddpm.beta_end)
+    return diffusion.linear_schedule(part.timesteps, part.beta_start, part.beta_end)
 
 
 def _train_generator(context: StageContext, loss: Any, part: ConfigDict) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from flown_jax.meta_model.sampling import sample_keys
 from flown_jax.networks import starts
 from flown_jax.networks.space import OfSet
 from flown_jax.networks.starts import ZooRecipe
-from flown_jax.networks.tuning import Training, choose_rates, tuned_accuracy
-from flown_jax.training.fine_tuning import fine_tune
+from flown_jax.networks.tuning import Training, train_with_rates, tuned_accuracy
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.weights.spec import WeightSpec
 
@@ -65,7 +64,7 @@ def initialise(
             "like": like,
             "sets": list(data.names),
             "specs": {n: z.spec for n, z in data.zoos.items()},
-            "train": data.weights(),
+            "train": data.weights,
             "aligned": aligned.values["train"],
             "recipe": ZooRecipe.of(like or name, zoo.recipe),
             "images": {k: getattr(data.images[name], k) for k in ("train", "validation", "test")},
@@ -101,35 +100,23 @@ def _train(context: StageContext) -> dict[str, Any]:
         validation.inputs,
         validation.labels,
     )
-    training: dict[str, Any] = {
-        # A schedule is that of the whole run while rates are chosen, too.
-        "optimizer": recipe.in_steps(max(1, epochs[-1] * -(-len(chosen) // recipe.batch))),
-        "images": data.images,
-        "labels": data.labels,
-        "batch": recipe.batch,
-    }
-    rates = choose_rates(
+    # A schedule is that of the whole run while rates are chosen, too.
+    steps = max(1, epochs[-1] * -(-len(chosen) // recipe.batch))
+    rates, runs = train_with_rates(
         context,
         spec,
+        {start: networks[:-1] for start, networks in vectors.items()},
         # Each start's last network is there for this choice alone.
         {start: networks[-1:] for start, networks in vectors.items()},
         [recipe.learning_rate * rate for rate in part.rates],
         data,
-        seeds=[seeds[-1]] * len(vectors) * len(part.rates),
-        epoch=part.tuned_at,
-        name="rates",
-        **training,
-    )
-    runs = fine_tune(
-        context,
-        spec,
-        np.concatenate([networks[:-1] for networks in vectors.values()]),
         # Runs of the same number see the data in the same order, whatever their start.
-        seeds=seeds[:-1] * len(vectors),
-        learning_rates=np.repeat(rates, part.runs),
+        seeds=([seeds[-1]] * len(vectors) * len(part.rates), seeds[:-1] * len(vectors)),
         epochs=epochs,
-        name="runs",
-        **training,
+        tuned_at=part.tuned_at,
+        names=("rates", "runs"),
+        optimizer=recipe.in_steps(steps),
+        batch=recipe.batch,
     )
     measured = tuned_accuracy(spec, runs, epochs, test.inputs, test.labels)
     return {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.retrieval.designs import Design, latents_of
-from experiments.retrieval.pictures import Pictures, shown_to
+from experiments.retrieval.pictures import Pictures
 from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages
@@ -35,8 +34,8 @@ class Measures:
         self._stages, self._data = stages, data
         self._inputs = {
             "joint": data.joint,
-            "train": data.weights(),
-            "held_out": data.weights("held_out"),
+            "train": data.weights,
+            "held_out": {name: found.weights for name, found in data.held_out.items()},
             "test": data.pictures("test"),
             "matching": {name: _first(own, count) for name, own in data.pictures("train").items()},
         }
@@ -77,32 +76,21 @@ def _data_of(given: SimpleNamespace, name: str) -> SetMeasures:
 
 
 def _yards(context: StageContext) -> dict[str, Any]:
-    given, values = context.inputs, {}
-    for name in given.train:
-        found = yard(_data_of(given, name), given.yard_networks)
-        values[name] = {
-            "unit": dataclasses.asdict(found.unit),
-            "originals": found.originals,
-            "errors": np.packbits(found.errors, axis=1),
-            "among": found.among,
-            "held_out": found.held_out,
-        }
-    return values
-
-
-def _yard(stored: Mapping[str, Any], images: int) -> Yard:
-    errors = np.unpackbits(stored["errors"], axis=1, count=images).astype(bool)
-    return Yard(**{**stored, "unit": Yardstick(**stored["unit"]), "errors": errors})
+    given = context.inputs
+    found = {name: yard(_data_of(given, name), given.yard_networks) for name in given.train}
+    return {name: dataclasses.asdict(own) for name, own in found.items()}
 
 
 def _measure(context: StageContext) -> dict[str, Any]:
     given = context.inputs
     rows, accuracies = [], {}
     for name in given.sets:
-        data = _data_of(given, name)
-        unit = _yard(given.yards.values[name], len(data.labels))
+        stored = given.yards.values[name]
         metrics, accuracies[name] = measure(
-            data, unit, given.networks[name], itself=given.method == "originals"
+            _data_of(given, name),
+            Yard(**{**stored, "unit": Yardstick(**stored["unit"])}),
+            given.networks[name],
+            itself=given.method == "originals",
         )
         rows += rows_of("retrieval", given.method, name, metrics)
     return {"rows": rows, "accuracies": accuracies}
@@ -118,7 +106,7 @@ def confusion(
     """
     inputs = {
         **design.drawn_from(flow),
-        "train": data.weights(),
+        "train": data.weights,
         "validation": {
             n: _first(own, _CLASSIFIED) for n, own in data.pictures("validation").items()
         },
@@ -143,4 +131,5 @@ def _classify(context: StageContext) -> dict[str, Any]:
     vectors = {
         name: np.asarray(latents.targets(draw(given, name, given.draws))) for name in given.train
     }
-    return came_out(latents.target, vectors, given.train, shown_to(given.validation))
+    shown = {name: (own.inputs, own.labels) for name, own in given.validation.items()}
+    return came_out(latents.target, vectors, given.train, shown)

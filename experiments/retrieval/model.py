@@ -39,8 +39,8 @@ def trained_on(data: Data) -> str:
     """The networks that were learned from, in a sentence."""
     parts = []
     for name, zoo in data.zoos.items():
-        epochs = " and ".join(map(str, zoo.epochs))
-        parts.append(f"{len(zoo.train)} networks of {name} at epoch {epochs}")
+        epochs = " and ".join(map(str, sorted(set(zoo.table["epoch"]))))
+        parts.append(f"{len(zoo)} networks of {name} at epoch {epochs}")
     return f"Trained on {', '.join(parts)}."
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -101,11 +100,6 @@ def read_images(
 
     limit = slice(0, test_images or None)
     return Images(part(train, rows), part(train, rest), part(test, limit), train.class_names)
-
-
-def shown_to(parts: Mapping[str, Pictures]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Inputs (n, H, W, C) and labels (n,) of each set."""
-    return {name: (part.inputs, part.labels) for name, part in parts.items()}
 
 
 def _framed(images: np.ndarray, margin: int) -> np.ndarray:

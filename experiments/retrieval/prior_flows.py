@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,77 +11,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.retrieval.designs import (
-    batches_of,
-    codec_batches,
-    examples_of,
-    latents_of,
-    loss_options,
-    matching,
-    network_of,
-)
+from experiments.retrieval import designs
+from experiments.retrieval.designs import latents_of, matching, network_of
 from experiments.retrieval.samples import draw, draw_key
 from experiments.retrieval.zoos import Weights
 from experiments.stages import recipe
 from flown_jax.flow.sources import get_source
-from flown_jax.meta_model import losses
-from flown_jax.meta_model.latents import (
-    LatentSpace,
-    Standardiser,
-    fit_latent_statistics,
-    posterior_means,
-)
+from flown_jax.meta_model.latents import LatentSpace, Standardiser
+from flown_jax.meta_model.losses import flow_loss
 from flown_jax.meta_model.training import initial, train_codec
-from flown_jax.networks.batches import BatchAt
+from flown_jax.networks import prior_training
+from flown_jax.networks.batches import BatchAt, zoo_batches
 from flown_jax.networks.prior import Prior, PriorSource, encoder_part
-from flown_jax.networks.prior_training import (
-    mended_codec_loss,
-    prior_facts,
-    prior_flow_loss,
-    train_recorded,
-)
 from flown_jax.networks.space import OfSet
 from flown_jax.training.stages import StageContext
 from flown_jax.weights.spec import WeightSpec
 
 
 def _source(given: SimpleNamespace, latents: LatentSpace) -> PriorSource:
-    networks = given.networks.values
+    networks, target = given.networks.values, latents.target
     spec = WeightSpec.from_json(networks["spec"])
-    target = latents.target
     made = Prior.of(target.joint, spec, networks["weights"])
     return PriorSource(made, target, latents.statistics)
 
 
 def train_flow(context: StageContext) -> dict[str, Any]:
     """As the paper did it, and the same flow from Gaussian noise for its loss."""
-    given, values = context.inputs, context.inputs.codec.values
+    given = context.inputs
     latents, velocity = latents_of(given.codec), network_of(given.velocity, given.codec)
-    latents_at = batches_of(
-        given, values["means"], Standardiser(**values["statistics"]), given.prior
-    )
+    latents_at = _latents_at(given)
     start = initial(velocity, latents_at, given.seed)
     encoder = encoder_part(latents.codec, latents.variables, *latents.target.shape)
-    source = _source(given, latents)
+    params, frozen = {"velocity": start, "encoder": encoder}, {"source": _source(given, latents)}
     found, loss_prior = _recorded(
-        context,
-        "prior-flow",
-        {"velocity": start, "encoder": encoder},
-        _prior_loss(given, latents.codec, trained=True),
-        _targets_at(given, latents),
-        {"source": source},
+        context, "prior-flow", params, _prior_loss(given, latents), _x1_at(given, latents), frozen
     )
 
-    def from_noise(params: Any, key: jax.Array, batch: Any) -> losses.LossAndMetrics:
-        return losses.flow_loss(
-            velocity,
-            params,
-            key,
-            batch,
-            None,
-            source=get_source("gaussian"),
-            **matching(given.flow),
-        )
+    def from_noise(params: Any, key: jax.Array, batch: Any) -> Any:
+        source, options = get_source("gaussian"), matching(given.flow)
+        return flow_loss(velocity, params, key, batch, None, source=source, **options)
 
     _, loss_gaussian = _recorded(context, "prior-gaussian", start, from_noise, latents_at)
     return {
@@ -97,88 +65,67 @@ def train_mended(context: StageContext) -> dict[str, Any]:
     given, part = context.inputs, context.inputs.codec_config
     latents, velocity = latents_of(given.codec), network_of(given.velocity, given.codec)
     codec, target, source = latents.codec, latents.target, _source(given, latents)
-    examples = examples_of(given.weights, given.images)
+    examples = designs.examples_of(given.weights, given.images)
     variables = train_codec(
         context,
         codec,
         source,
-        codec_batches(part, examples, given.seed),
+        zoo_batches(examples, seed=given.seed, networks=part.networks, images=part.images),
         recipe(part),
         seed=given.seed,
         name="prior-mended-codec",
-        loss=mended_codec_loss,
+        loss=prior_training.mended_codec_loss,
         noise=given.prior.noise,
         count=part.networks,
         weight=given.weight,
-        **loss_options(part, target.joint, examples),
+        **designs.loss_options(part, target.joint, examples),
     )
-    means = [
-        posterior_means(codec, variables, target, own, OfSet(name))
-        for name, own in given.weights.items()
-    ]
-    statistics = fit_latent_statistics(codec, means)
+    form = given.codec.values["module"]
+    values = designs.latent_values(target, form, codec, variables, given.weights)
+    statistics = Standardiser(**values["statistics"])
     frozen = {
         "source": dataclasses.replace(source, statistics=statistics),
         "encoder": encoder_part(codec, variables, *target.shape),
     }
-    latents_at = batches_of(given, given.codec.values["means"], statistics, given.prior)
-    start = {"velocity": initial(velocity, latents_at, given.seed)}
-    loss = _prior_loss(given, codec, trained=False)
-    at = _targets_at(given, latents)
-    found, recorded = _recorded(context, "prior-mended-flow", start, loss, at, frozen)
-    return {
-        "variables": variables,
-        "statistics": {"mean": statistics.mean, "std": statistics.std},
-        "params": found["velocity"],
-        "loss_mended": recorded,
-    }
+    start = {"velocity": initial(velocity, _latents_at(given), given.seed)}
+    at, name = _x1_at(given, latents), "prior-mended-flow"
+    found, loss = _recorded(context, name, start, _prior_loss(given, latents), at, frozen)
+    return {**values, "params": found["velocity"], "loss_mended": loss}
 
 
 def _recorded(
     context: StageContext, name: str, params: Any, loss: Any, batch_at: BatchAt, frozen: Any = None
 ) -> tuple[Any, np.ndarray]:
-    given = context.inputs
-    return train_recorded(
-        context, name, params, loss, batch_at, frozen, recipe=recipe(given.prior), seed=given.seed
-    )
+    known = {"recipe": recipe(context.inputs.prior), "seed": context.inputs.seed}
+    return prior_training.train_recorded(context, name, params, loss, batch_at, frozen, **known)
 
 
-def _prior_loss(given: SimpleNamespace, codec: Any, *, trained: bool) -> Callable[..., Any]:
-    """(params, key, batch) -> loss; the encoder is in the parameters or in what is frozen."""
-    velocity = network_of(given.velocity, given.codec)
-
-    def loss(params: Any, key: jax.Array, batch: Any) -> losses.LossAndMetrics:
-        frozen = batch["frozen"]
-        return prior_flow_loss(
-            velocity,
-            codec,
-            params["velocity"],
-            (params if trained else frozen)["encoder"],
-            key,
-            {name: batch[name] for name in ("latent", "condition", "group")},
-            frozen["source"],
-            noise=given.prior.noise,
-            trained=trained,
-            **matching(given.flow),
-        )
-
-    return loss
+def _prior_loss(given: SimpleNamespace, latents: LatentSpace) -> Any:
+    velocity, options = network_of(given.velocity, given.codec), matching(given.flow)
+    loss = prior_training.prior_flow_loss
+    return partial(loss, velocity, latents.codec, noise=given.prior.noise, **options)
 
 
-def _targets_at(given: SimpleNamespace, latents: LatentSpace) -> BatchAt:
+def _latents_at(given: SimpleNamespace) -> BatchAt:
+    values = given.codec.values
+    statistics = Standardiser(**values["statistics"])
+    return designs.batches_of(given, values["means"], statistics, given.prior)
+
+
+def _x1_at(given: SimpleNamespace, latents: LatentSpace) -> BatchAt:
     """Batches as those of latents, of the standardised weights that the latents came from."""
     target = latents.target
     x1 = {n: np.asarray(target.normalise(w, OfSet(n))) for n, w in given.weights.items()}
-    return batches_of(given, x1, Standardiser(jnp.zeros(()), jnp.ones(())), given.prior)
+    return designs.batches_of(given, x1, Standardiser(jnp.zeros(()), jnp.ones(())), given.prior)
 
 
 def draw_both(context: StageContext) -> dict[str, Any]:
     """{"weights": method -> set -> networks, "facts"}: each from its own support draw."""
-    given, flow, mended = context.inputs, context.inputs.flow.values, context.inputs.mended
+    given, mended = context.inputs, context.inputs.mended
     latents = latents_of(given.codec)
-    mended_latents = latents_of(given.codec, mended.values)
+    mended_latents = latents_of(mended)
     source, codec = _source(given, latents), latents.codec
-    encoder = jax.tree.map(jnp.asarray, flow["encoder"])
+    encoder = jax.tree.map(jnp.asarray, given.flow.values["encoder"])
     forms = {
         # The decoder and its latents' statistics are the design's: only the encoder has learned.
         "flown_prior": (latents, encoder, given.flow),
@@ -196,5 +143,7 @@ def draw_both(context: StageContext) -> dict[str, Any]:
             z = draw(at, name, given.samples, x0)
             weights[method][name] = np.asarray(known.decode(z, OfSet(name)))
     key = draw_key(given.seed, len(names))
-    facts = prior_facts(key, source, given.weights, encoder, latents, mended_latents, given.noise)
+    facts = prior_training.prior_facts(
+        key, source, given.weights, encoder, latents, mended_latents, given.noise
+    )
     return {"weights": weights, "facts": facts}

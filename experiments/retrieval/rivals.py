@@ -35,11 +35,11 @@ def untrained(
     config: ConfigDict, data: Data, aligned: StageResult, nearest: dict[str, list[str]]
 ) -> dict[str, Weights]:
     """Method -> set -> networks (S, D of the set) of the methods that train nothing."""
-    seed, count, train = config.seed, config.sampling.samples, data.weights()
+    seed, count, train = config.seed, config.sampling.samples, data.weights
     of_aligned = aligned.values["train"]
     return {
         "originals": train,
-        "held_out": data.weights("held_out"),
+        "held_out": {name: found.weights for name, found in data.held_out.items()},
         "nearest_by_condition": {
             name: handed_out(seed, data.joint, name, sets, train) for name, sets in nearest.items()
         },

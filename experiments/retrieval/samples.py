@@ -25,7 +25,7 @@ from flown_jax.networks.space import OfSet
 from flown_jax.training.stages import StageContext, StageResult
 
 
-def samples_stage(stages: Stages, design: Design, flow: StageResult) -> StageResult:
+def of_flow(stages: Stages, design: Design, flow: StageResult) -> StageResult:
     """A stage: networks (S, D of the set) of every set, drawn by a flow."""
     samples = design.config.sampling.samples
     inputs = {**design.drawn_from(flow), "samples": samples}
@@ -60,20 +60,13 @@ def draw(given: SimpleNamespace, name: str, count: int, x0: jax.Array | None = N
     return z
 
 
-def ddpm_samples_stage(stages: Stages, design: Design, ddpm: StageResult) -> StageResult:
+def of_ddpm(stages: Stages, design: Design, ddpm: StageResult) -> StageResult:
     """A stage: networks of every set, drawn by a DDPM."""
-    config = design.config
+    config, inputs = design.config, design.drawn_from(ddpm)
+    del inputs["source"], inputs["sampling"]  # those of a flow
     part = ConfigDict({k: v for k, v in config.ddpm.items() if k != "recipe"})
-    inputs = {
-        "codec": design.codec,
-        "generator": ddpm,
-        "conditions": design.known,
-        "velocity": config.velocity,
-        "ddpm": part,
-        "samples": config.sampling.samples,
-        "seed": config.seed,
-    }
-    return stages("samples-ddpm", inputs, _draw_ddpm)
+    more = {"ddpm": part, "samples": config.sampling.samples}
+    return stages("samples-ddpm", {**inputs, **more}, _draw_ddpm)
 
 
 def _draw_ddpm(context: StageContext) -> dict[str, Any]:
@@ -96,7 +89,7 @@ def _draw_ddpm(context: StageContext) -> dict[str, Any]:
     return found
 
 
-def density_samples_stage(
+def of_density(
     stages: Stages, design: Design, nearest: Mapping[str, list[str]], bandwidth: float | str
 ) -> StageResult:
     """A stage: networks of every set by kernel density in the latents of a design.

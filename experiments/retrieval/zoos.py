@@ -25,7 +25,6 @@ from flown_jax.weights import zoo
 from flown_jax.weights.aligned import ZooImages, align_zoos
 from flown_jax.weights.alignment import Reference, apply_reference
 from flown_jax.weights.joint import JointSpace
-from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import last_states
 from flown_jax.weights.zoo import Zoo
 
@@ -33,35 +32,18 @@ Weights = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Networks:
-    """A zoo at the epochs that are learned from.
-
-    Attributes:
-      spec: of the weights.
-      train: training networks (N, D). held_out: (H, D), of other seeds.
-      best: the training network with the best known accuracy.
-      epochs: of the networks. recipe: how they were trained.
-    """
-
-    spec: WeightSpec
-    train: np.ndarray
-    held_out: np.ndarray
-    best: int
-    epochs: tuple[int, ...]
-    recipe: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class Data:
     """Networks and images of a run.
 
     Attributes:
-      zoos: of each data set of the meta-model.
+      zoos, held_out: of each data set of the meta-model, the training networks at the epochs that
+        are learned from, and those of other seeds.
       images: of each of these sets and of the foreign ones.
       unseen: foreign set on this disk -> the set whose network and preprocessing it takes.
     """
 
-    zoos: dict[str, Networks]
+    zoos: dict[str, Zoo]
+    held_out: dict[str, Zoo]
     images: dict[str, Images]
     unseen: dict[str, str]
 
@@ -75,9 +57,10 @@ class Data:
         """Where the weights of each data set lie."""
         return JointSpace.of({name: found.spec for name, found in self.zoos.items()})
 
-    def weights(self, kind: str = "train") -> Weights:
-        """The training networks of each set, or those that were `held_out`."""
-        return {name: getattr(found, kind) for name, found in self.zoos.items()}
+    @property
+    def weights(self) -> Weights:
+        """The training networks (N, D of the set) of each set."""
+        return {name: found.weights for name, found in self.zoos.items()}
 
     def pictures(self, kind: str) -> dict[str, Pictures]:
         """`train`, `validation` or `test` images of each data set of the meta-model."""
@@ -86,7 +69,9 @@ class Data:
 
 def read_data(stages: Stages, config: ConfigDict) -> Data:
     """The zoos of a config, those without a folder trained first, and their images."""
-    zoos = {name: read_zoo(stages, config, name) for name in config.zoos}
+    read = {name: read_zoo(stages, config, name) for name in config.zoos}
+    zoos = {name: train for name, (train, _) in read.items()}
+    held_out = {name: others for name, (_, others) in read.items()}
     unseen = dict(config.initialise.unseen)
     present = {name: unseen[name] for name in on_disk(unseen, config.data.dir)}
     limit = config.evaluation.test_images
@@ -105,11 +90,11 @@ def read_data(stages: Stages, config: ConfigDict) -> Data:
         images[name] = read_images(
             name, zoos[like].spec, config.data, test_images=limit, margin=margin
         )
-    return Data(zoos, images, present)
+    return Data(zoos, held_out, images, present)
 
 
-def read_zoo(stages: Stages, config: ConfigDict, name: str) -> Networks:
-    """The zoo of a data set, at the epochs that are learned from.
+def read_zoo(stages: Stages, config: ConfigDict, name: str) -> tuple[Zoo, Zoo]:
+    """Training and held-out networks of a data set, at the epochs that are learned from.
 
     Raises:
       UserError: a zoo of another set, without the epochs, or of too few networks.
@@ -130,16 +115,7 @@ def read_zoo(stages: Stages, config: ConfigDict, name: str) -> Networks:
             )
     whole = whole.select(chosen)
     train, held_out = (_part(name, whole, kind) for kind in ("train", "held_out"))
-    train = train.select(range(len(train))[: config.networks or None])
-    known = train.table.get("validation_accuracy") or train.table.get("test_accuracy") or [0]
-    return Networks(
-        whole.spec,
-        train.weights,
-        held_out.weights,
-        int(np.argmax([value or 0 for value in known])),
-        tuple(sorted(set(train.table["epoch"]))),
-        dict(whole.recipe),
-    )
+    return train.select(range(len(train))[: config.networks or None]), held_out
 
 
 def _part(name: str, whole: Zoo, kind: str) -> Zoo:
@@ -188,12 +164,19 @@ def align(stages: Stages, alignment: ConfigDict, data: Data) -> StageResult:
         "rounds": alignment.rounds,
         "leader": leader,
         "joint": data.joint,
-        "best": {name: found.best for name, found in data.zoos.items()},
-        "train": data.weights(),
-        "held_out": data.weights("held_out"),
+        "best": {name: _best(found) for name, found in data.zoos.items()},
+        "train": data.weights,
+        "held_out": {name: found.weights for name, found in data.held_out.items()},
         "images": pictures,
     }
     return stages.common("aligned", inputs, _align)
+
+
+def _best(networks: Zoo) -> int:
+    """The network with the best known accuracy."""
+    table = networks.table
+    known = table.get("validation_accuracy") or table.get("test_accuracy") or [0]
+    return int(np.argmax([value or 0 for value in known]))
 
 
 def _align(context: StageContext) -> dict[str, Any]:

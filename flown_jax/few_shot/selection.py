@@ -27,7 +27,7 @@ def choose_baselines(
     """The settings of the fitted baselines with the best validation accuracy.
 
     Args:
-      probe: as in `models.heads.fit_adamw`. lengths: of features, see `training.fit_heads`.
+      probe: as in `models.heads.fit_adamw`. lengths: of features, see `target_heads.fit_heads`.
       l2: ridge's penalties. inverse_penalties: logistic regression's, C.
     Returns:
       {"length", "l2", "inverse_penalty"} and the accuracy of every choice, {"probe_accuracy",

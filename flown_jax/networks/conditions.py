@@ -61,33 +61,6 @@ def draw_supports(
     return found
 
 
-def conditions_of_images(
-    seed: int,
-    encoder: ImageEncoder,
-    transform: FeatureTransform,
-    conditioner: Conditioner,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    classes: int,
-    channels: int,
-    draws: int,
-    shot: int,
-    pool: int,
-) -> Conditions:
-    """Named arrays (draws, classes, E) of support draws of some images.
-
-    Args:
-      seed, classes, draws, shot, pool: as in `draw_supports`.
-      images: (m, H, W, 1 or 3) uint8. labels: (m,).
-      channels: that the encoder takes.
-    """
-    supports = draw_supports(seed, labels, classes, shot=shot, draws=draws, pool=pool)
-    used, index = np.unique(supports, return_inverse=True)
-    features = encoded(encoder, transform, images[used], channels)
-    return conditions(conditioner, features, index.reshape(supports.shape))
-
-
 def conditions(
     conditioner: Conditioner, features: np.ndarray, supports: np.ndarray, chunk: int = 50
 ) -> Conditions:

@@ -32,33 +32,36 @@ from flown_jax.training.state import averaged
 def prior_flow_loss(
     velocity: nn.Module,
     codec: nn.Module,
-    params: Any,
-    encoder: Any,
+    params: Mapping[str, Any],
     key: Array,
     batch: Batch,
-    source: PriorSource,
     *,
     noise: float,
-    trained: bool,
     **flow: Any,
 ) -> LossAndMetrics:
     """Conditional flow matching from latents of the prior to those of the zoos' networks.
 
     Args:
-      params: of the velocity. encoder: variables of the codec, for both ends.
-      batch: as in `losses.flow_loss`, but `latent` holds standardised joint vectors (B, D).
+      params: `velocity`, its parameters, and in the paper's form `encoder`, the variables of the
+        codec for both ends, which are then trained.
+      batch: as in `losses.flow_loss`, but `latent` holds standardised joint vectors (B, D);
+        `frozen` has `source`, a `PriorSource`, and in the mended form `encoder`.
       noise: as in `implant`.
-      trained: whether gradients flow into the encoder (the paper's form), or not (the mended one).
       flow: `path`, `coupling` and `condition_noise`, as in `losses.flow_loss`.
     """
     key_prior, key_flow = jax.random.split(key)
-    if not trained:
-        encoder = jax.lax.stop_gradient(encoder)
+    source = batch["frozen"]["source"]
+    encoder = params["encoder"] if "encoder" in params else batch["frozen"]["encoder"]
     x0 = source.latents(key_prior, codec, encoder, noise, len(batch["latent"]))
     x1 = source.encode(codec, encoder, batch["latent"])
-    shown = {**batch, "latent": x1}
     loss, metrics = losses.flow_loss(
-        velocity, params, key_flow, shown, None, source=lambda key, shape: x0, **flow
+        velocity,
+        params["velocity"],
+        key_flow,
+        {**batch, "latent": x1},
+        None,
+        source=lambda key, shape: x0,
+        **flow,
     )
     return loss, {**metrics, "start_std": jnp.std(x0), "end_std": jnp.std(x1)}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,7 @@ import numpy as np
 from jax import Array
 
 from flown_jax.flow import density
-from flown_jax.networks.tuning import Training, choose_rates
-from flown_jax.training.fine_tuning import fine_tune
+from flown_jax.networks.tuning import Training, train_with_rates
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext
 from flown_jax.weights.joint import JointSpace
@@ -86,27 +85,20 @@ def train_starts(
     order = np.random.default_rng((seed, 3)).permutation(len(data.labels))
     # One epoch of as many images as the steps take.
     rows = np.resize(order, steps * batch)
-    training: dict[str, Any] = {
-        "optimizer": Recipe(steps=steps, batch=batch, learning_rate=1.0, optimizer="adam"),
-        "images": data.images[rows],
-        "labels": data.labels[rows],
-        "batch": batch,
-    }
-    tried = {kind: weights[:tuned_on] for kind, weights in starts.items()}
-    seeds = range(len(rates) * sum(map(len, tried.values())))
-    best = choose_rates(
-        context, spec, tried, rates, data, seeds=seeds, epoch=1, name=f"{name}-rates", **training
-    )
-    every = np.concatenate(list(starts.values()))
     counts = [len(weights) for weights in starts.values()]
-    found = fine_tune(
+    tried = {kind: weights[:tuned_on] for kind, weights in starts.items()}
+    _, found = train_with_rates(
         context,
         spec,
-        every,
-        seeds=range(len(every)),
-        learning_rates=np.repeat(best, counts),
+        starts,
+        tried,
+        rates,
+        dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows]),
+        seeds=(range(len(rates) * sum(map(len, tried.values()))), range(sum(counts))),
         epochs=(1,),
-        name=name,
-        **training,
+        tuned_at=1,
+        names=(f"{name}-rates", name),
+        optimizer=Recipe(steps=steps, batch=batch, learning_rate=1.0, optimizer="adam"),
+        batch=batch,
     )
     return dict(zip(starts, np.split(found["weights"][0], np.cumsum(counts)[:-1]), strict=True))

@@ -28,44 +28,47 @@ class Training:
     validation_labels: np.ndarray
 
 
-def choose_rates(
+def train_with_rates(
     context: StageContext,
     spec: WeightSpec,
+    starts: Mapping[str, np.ndarray],
     tried: Mapping[str, np.ndarray],
     rates: Sequence[float],
     data: Training,
     *,
-    seeds: Sequence[int],
-    epoch: int,
-    name: str,
-    **training: Any,
-) -> np.ndarray:
-    """The learning rate (K,) of each kind of start that does best on validation images.
-
-    A single rate is not tried.
+    seeds: tuple[Sequence[int], Sequence[int]],
+    epochs: Sequence[int],
+    tuned_at: int,
+    names: tuple[str, str],
+    **recipe: Any,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The rate (K,) of each kind of start, and what `fine_tune` returns for all starts with it.
 
     Args:
-      tried: kind -> (T, D), networks that are there for this choice.
-      seeds: K R T of them for R rates: of the orders of the data.
-      epoch: after which they are compared.
-      name: of the run in its stage.
-      training: `optimizer`, `images`, `labels` and `batch`, as in `fine_tune`.
+      starts: kind -> (S, D). tried: kind -> (T, D), networks that are there for the choice alone.
+      rates: R of them; a single one is not tried.
+      data: images to train on, and to choose by.
+      seeds: of the orders of the data, in the run that chooses (K R T of them) and in the starts'
+        own. names: of these runs in the stage.
+      epochs: as in `fine_tune`. tuned_at: epoch after which rates are compared.
+      recipe: `optimizer` and `batch`, as in `fine_tune`.
     """
-    if len(rates) == 1:
-        return np.full(len(tried), rates[0], np.float64)
-    count = len(next(iter(tried.values())))
-    tuned = fine_tune(
+    first, second = seeds
+    chosen = _chosen(
+        context, spec, tried, rates, data, seeds=first, epoch=tuned_at, name=names[0], **recipe
+    )
+    return chosen, fine_tune(
         context,
         spec,
-        np.concatenate([weights for weights in tried.values() for _ in rates]),
-        seeds=seeds,
-        learning_rates=np.repeat(np.tile(np.asarray(rates, np.float64), len(tried)), count),
-        epochs=(epoch,),
-        name=name,
-        **training,
+        np.concatenate(list(starts.values())),
+        seeds=second,
+        learning_rates=np.repeat(chosen, [len(weights) for weights in starts.values()]),
+        epochs=epochs,
+        name=names[1],
+        images=data.images,
+        labels=data.labels,
+        **recipe,
     )
-    measured = tuned_accuracy(spec, tuned, (epoch,), data.validation_images, data.validation_labels)
-    return best(rates, measured.reshape(len(tried), len(rates), count).mean(-1))
 
 
 def tuned_accuracy(
@@ -90,3 +93,35 @@ def tuned_accuracy(
 def best(rates: Sequence[float], accuracies: np.ndarray) -> np.ndarray:
     """The rate (S,) with the best of a start's accuracies (S, R); the first of equals."""
     return np.asarray(rates, np.float64)[np.argmax(accuracies, axis=1)]
+
+
+def _chosen(
+    context: StageContext,
+    spec: WeightSpec,
+    tried: Mapping[str, np.ndarray],
+    rates: Sequence[float],
+    data: Training,
+    *,
+    seeds: Sequence[int],
+    epoch: int,
+    name: str,
+    **recipe: Any,
+) -> np.ndarray:
+    """The rate (K,) of each kind that does best on validation images; a single one is not tried."""
+    if len(rates) == 1:
+        return np.full(len(tried), rates[0], np.float64)
+    count = len(next(iter(tried.values())))
+    tuned = fine_tune(
+        context,
+        spec,
+        np.concatenate([weights for weights in tried.values() for _ in rates]),
+        seeds=seeds,
+        learning_rates=np.repeat(np.tile(np.asarray(rates, np.float64), len(tried)), count),
+        epochs=(epoch,),
+        name=name,
+        images=data.images,
+        labels=data.labels,
+        **recipe,
+    )
+    measured = tuned_accuracy(spec, tuned, (epoch,), data.validation_images, data.validation_labels)
+    return best(rates, measured.reshape(len(tried), len(rates), count).mean(-1))

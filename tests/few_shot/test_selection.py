@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.few_shot.evaluation import sampled, single
-from flown_jax.models.logistic import fit_logistic
 from flown_jax.few_shot.sampling import draw_heads
 from flown_jax.few_shot.selection import choose_baselines, choose_temperature
 from flown_jax.models import heads as linear
+from flown_jax.models.logistic import fit_logistic
 from tests.few_shot import small
 
 PROBE = {"steps": 5, "learning_rate": 0.01, "weight_decay": 0.0, "use_bias": False}

@@ -54,7 +54,7 @@ TRIED = {"bad": WEIGHTS[1:2], "good": WEIGHTS[:1]}
 def test_each_kind_of_start_has_the_rate_that_validation_images_choose(monkeypatch):
     seen = {}
 
-    def tune(context, spec, vectors, *, seeds, learning_rates, epochs, name, batch):
+    def tune(context, spec, vectors, *, seeds, learning_rates, epochs, name, batch, images, labels):
         seen.update(rates=learning_rates, epochs=epochs, batch=batch, name=name)
         # The middle rate leaves networks as they are, the others spoil them.
         moved = [v if rate == 0.1 else -v for v, rate in zip(vectors, learning_rates, strict=True)]
@@ -63,7 +63,7 @@ def test_each_kind_of_start_has_the_rate_that_validation_images_choose(monkeypat
 
     monkeypatch.setattr(tuning, "fine_tune", tune)
     data = tuning.Training(IMAGES, LABELS, IMAGES, LABELS)
-    found = tuning.choose_rates(
+    found = tuning._chosen(
         None, SPEC, TRIED, (0.1, 0.2, 0.3), data, seeds=range(6), epoch=2, name="rates", batch=5
     )
     assert found.shape == (2,) and found[1] == 0.1
@@ -73,5 +73,5 @@ def test_each_kind_of_start_has_the_rate_that_validation_images_choose(monkeypat
 
 def test_a_single_rate_is_not_tried(monkeypatch):
     monkeypatch.setattr(tuning, "fine_tune", lambda *_, **__: pytest.fail("nothing to choose"))
-    found = tuning.choose_rates(None, SPEC, TRIED, (0.7,), None, seeds=(), epoch=1, name="rates")
+    found = tuning._chosen(None, SPEC, TRIED, (0.7,), None, seeds=(), epoch=1, name="rates")
     np.testing.assert_array_equal(found, [0.7, 0.7])

@@ -14,7 +14,7 @@ from experiments.retrieval.check import check_initialise
 from experiments.retrieval.designs import Design
 from experiments.retrieval.initialise import STARTS
 from experiments.retrieval.pictures import Images, Pictures
-from experiments.retrieval.zoos import Data, Networks
+from experiments.retrieval.zoos import Data
 from experiments.stages import Stages
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
@@ -26,6 +26,7 @@ from flown_jax.training.stages import StageResult
 from flown_jax.training.trees import load_tree
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights.spec import WeightSpec
+from flown_jax.weights.zoo import Zoo
 
 INPUTS = Preprocessing(size=4, channels=1, mean=(0.5,), std=(0.5,))
 NETWORK = CNN(channels=(2,), kernels=(4,), pools=(False,), hidden=(), num_classes=10)
@@ -73,12 +74,12 @@ def data_of(unseen):
     """Two zoos of three networks each, and foreign sets, without their training."""
     rng = np.random.default_rng(0)
     weights = {n: rng.normal(size=(3, SPEC.size)).astype(np.float32) for n in NAMES}
-    zoos = {n: Networks(SPEC, w, w, 0, (1,), RECIPE) for n, w in weights.items()}
+    zoos = {n: Zoo(w, SPEC, {}, n, RECIPE) for n, w in weights.items()}
     images = rng.integers(0, 256, size=(40, 4, 4, 1), dtype=np.uint8)
     part = Pictures(images, np.arange(40) % 10, INPUTS)
     present = {name: like for name, like in unseen.items() if name != "usps"}
     every = dict.fromkeys((*NAMES, *present), Images(part, part, part, tuple("abcdefghij")))
-    return Data(zoos, every, present)
+    return Data(zoos, zoos, every, present)
 
 
 def run(folder, **changes):
@@ -86,7 +87,7 @@ def run(folder, **changes):
     known = {name: {"a": np.full((4, 1, 1), at)} for name, at in PLACES.items()}
     conditions = done("conditions", {"train": known, "validation": known})
     design = Design("", whole, {}, done("codec", {}), conditions)
-    aligned = done("aligned", {"train": {n: z.train + 1 for n, z in data.zoos.items()}})
+    aligned = done("aligned", {"train": {n: w + 1 for n, w in data.weights.items()}})
     with Workdir(folder, {}) as work:
         found = module.initialise(Stages(work), whole, data, design, done("flow", {}), aligned)
     return data, found, folder
@@ -124,7 +125,7 @@ def test_means_and_other_networks_are_those_of_the_nearest_set(whole):
     def of(vectors):
         return accuracy(SPEC, np.atleast_2d(vectors), test.inputs, test.labels)
 
-    digits, latin = (data.zoos[name].train for name in ("digits", "latin"))
+    digits, latin = (data.zoos[name].weights for name in ("digits", "latin"))
     # The Greek letters are nearest to the digits, though they take the network of the Latin ones.
     assert at_start("greek", "raw_mean") == pytest.approx(of(digits.mean(0))[0])
     assert at_start("greek", "aligned_mean") == pytest.approx(of(digits.mean(0) + 1)[0])
@@ -161,8 +162,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path, monkeypatch, whole):
             raise KeyboardInterrupt
         return tune(context, *args, name=name, **given)
 
-    for each in (module, tuning):
-        monkeypatch.setattr(each, "fine_tune", killed)
+    monkeypatch.setattr(tuning, "fine_tune", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, unseen=UNSEEN)
@@ -193,8 +193,7 @@ def test_one_rate_is_not_tuned(tmp_path, monkeypatch):
             "train_loss": np.zeros(shape),
         }
 
-    for each in (module, tuning):
-        monkeypatch.setattr(each, "fine_tune", noted)
+    monkeypatch.setattr(tuning, "fine_tune", noted)
     _, result, _ = run(tmp_path, unseen={}, rates=(3.0,), epochs=(0, 2), tuned_at=7)
     assert names == ["runs", "runs"]
     assert set(result["rates"]["latin"].values()) == {0.05 * 3.0}

@@ -123,8 +123,7 @@ def test_a_users_zoo_and_images_are_read_by_config_alone(zoo_folder, tmp_path):
     config = own(zoo_folder)
     stages, data = read(config, tmp_path)
     assert data.names == ("pets",)
-    assert len(data.zoos["pets"].train) == 3 and len(data.zoos["pets"].held_out) == 2
-    assert data.zoos["pets"].epochs == (2,)
+    assert len(data.zoos["pets"]) == 3 and len(data.held_out["pets"]) == 2
     images = data.images["pets"]
     assert len(images.train.labels) == 50 and len(images.validation.labels) == 10
     assert images.test.inputs.shape == (30, 12, 12, 1)
