@@ -16,7 +16,8 @@ from experiments.fewshot.methods import Methods
 from experiments.settings import Setting
 from experiments.stages import Stages
 from experiments.tasks import Tables
-from flown_jax.few_shot.evaluation import Prediction, rows_of, sampled
+from flown_jax.evaluation.predictions import Prediction, rows_of
+from flown_jax.few_shot.evaluation import sampled
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.training.stages import StageContext, StageResult
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from experiments.fewshot.designs import latents_of, network_of, schedule
 from experiments.tasks import caml_of, conditioner_of
+from flown_jax.evaluation.predictions import Prediction
 from flown_jax.few_shot import sampling
-from flown_jax.few_shot.evaluation import Prediction, mixed_with_head, sampled, single
+from flown_jax.few_shot.evaluation import mixed_with_head, sampled, single
 from flown_jax.few_shot.selection import choose_temperature
 from flown_jax.few_shot.target_heads import fit_heads
 from flown_jax.few_shot.tasks import TaskTable

@@ -134,7 +134,7 @@ def markdown(
     """One set's table in Markdown, a method a line.
 
     Args:
-      rows: as `few_shot.evaluation.rows_of` gives them; `smallest` and `largest` of a row, where
+      rows: as `predictions.rows_of` gives them; `smallest` and `largest` of a row, where
         it has them, are put behind its interval.
       remarks: by method, put into a last column.
       shown: the metrics to show; None for all.

@@ -1,68 +1,14 @@
-"""What heads are worth on query images: accuracy, likelihood and calibration, with intervals."""
+"""What can be made of heads on query images: single ones, ensembles, the best of several."""
 
 from __future__ import annotations
-
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
 from flown_jax.evaluation import classification
-from flown_jax.evaluation.classification import interval, paired_interval
+from flown_jax.evaluation.predictions import Prediction
 from flown_jax.models import heads as linear
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-    """One method on T tasks: log-probabilities (S, T, Q, n) of Q query images, S = 1 for one.
-
-    Query images stand class by class. Figures are means over the S predictions, each scored by
-    itself.
-    """
-
-    log_probs: np.ndarray
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(Q,) true classes."""
-        count, way = self.log_probs.shape[-2:]
-        return np.repeat(np.arange(way), count // way)
-
-    def accuracy(self) -> np.ndarray:
-        """(T,) share of query images whose class is the most probable."""
-        return classification.accuracy(self.log_probs, self.labels).mean(0)
-
-    def nll(self) -> np.ndarray:
-        """(T,) mean negative log-likelihood of the query images, nats."""
-        return classification.nll(self.log_probs, self.labels).mean(0)
-
-    def ece(self, seed: int = 0) -> tuple[float, float]:
-        """Expected calibration error over all query images, and a half width over tasks.
-
-        The half width is 1.96 bootstrap standard deviations, tasks drawn with replacement.
-        """
-        tasks = [
-            classification.calibration_gaps(self.log_probs[:, t], self.labels)
-            for t in range(self.log_probs.shape[1])
-        ]
-        gaps = np.stack(tasks)  # (T, bins), each a share of its task's predictions
-        draws = np.random.default_rng(seed).integers(0, len(gaps), (200, len(gaps)))
-        spread = np.abs(gaps[draws].mean(1)).sum(-1).std(ddof=1)
-        return float(np.abs(gaps.mean(0)).sum()), float(1.96 * spread)
-
-    def tempered(self, temperature: float) -> Prediction:
-        """The same with all log-probabilities divided by a temperature, normalised again."""
-        return Prediction(classification.tempered(self.log_probs, temperature))
-
-    def temperature(self) -> float:
-        """The temperature with the least negative log-likelihood on these tasks.
-
-        Of many predictions the first five are looked at: one number needs no more.
-        """
-        return classification.fit_temperature(self.log_probs[:5], self.labels)
 
 
 @jax.jit
@@ -111,63 +57,6 @@ def sampled(heads: Array, query: Array, support: Array, top: int) -> dict[str, P
         "top_support": _best(every, fit, top),
         "top_query": _best(every, right, top),
     }
-
-
-def rows_of(
-    predictions: Mapping[str, Prediction],
-    *,
-    references: Mapping[str, str],
-    set_name: str,
-    table: str = "main",
-    temperatures: Mapping[str, float] | None = None,
-) -> list[dict[str, Any]]:
-    """Tidy rows of several methods on the same tasks, one number each.
-
-    Args:
-      predictions: by method.
-      references: name -> method that paired differences of accuracy are taken to; to the one
-        named `regression` also those of the likelihood.
-      set_name: the set of tasks. table: the table's name.
-      temperatures: by method, fitted elsewhere; adds the rows `nll_tempered` and
-        `ece_tempered`.
-    Returns:
-      Rows {"table", "method", "set", "metric", "value", "ci95", "n"}: metrics `accuracy` and
-      `accuracy_minus_NAME` (paired) as shares, `nll` and `nll_minus_regression` (paired) in nats,
-      `ece` as a share; ci95 is a half width over the n tasks.
-    """
-    others = {name: predictions[method].accuracy() for name, method in references.items()}
-    rows = []
-    for name, prediction in predictions.items():
-        accuracy = prediction.accuracy()
-        figures = {
-            "accuracy": interval(accuracy),
-            **{
-                f"accuracy_minus_{other}": paired_interval(accuracy, theirs)
-                for other, theirs in others.items()
-            },
-            "nll": interval(prediction.nll()),
-            "ece": prediction.ece(),
-        }
-        if "regression" in references:
-            theirs = predictions[references["regression"]].nll()
-            figures["nll_minus_regression"] = paired_interval(prediction.nll(), theirs)
-        if temperatures is not None:
-            tempered = prediction.tempered(temperatures[name])
-            figures["nll_tempered"] = interval(tempered.nll())
-            figures["ece_tempered"] = tempered.ece()
-        rows += [
-            {
-                "table": table,
-                "method": name,
-                "set": set_name,
-                "metric": metric,
-                "value": value,
-                "ci95": half,
-                "n": len(accuracy),
-            }
-            for metric, (value, half) in figures.items()
-        ]
-    return rows
 
 
 def _best(every: Prediction, scores: np.ndarray, top: int) -> Prediction:

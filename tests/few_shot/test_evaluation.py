@@ -1,20 +1,13 @@
-"""Predictions of one head and of many, and the rows that are made of them."""
+"""Predictions of one head and of many, and mixtures of them."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from flown_jax.few_shot.evaluation import (
-    Prediction,
-    head_log_probs,
-    mixed_with_head,
-    rows_of,
-    sampled,
-    single,
-)
+from flown_jax.evaluation.predictions import Prediction
+from flown_jax.few_shot.evaluation import head_log_probs, mixed_with_head, sampled, single
 from tests.few_shot import small
 
 TABLE = small.table(tasks=12)
@@ -58,58 +51,6 @@ def test_selection_uses_the_support_or_says_that_it_uses_the_query():
     assert (made["top_query"].accuracy() >= made["mean"].accuracy() - 1e-9).all()
 
 
-def test_rows_are_tidy_and_paired_differences_are_paired():
-    predictions = {"linear_probe": single(HEADS[0], QUERY), "other": single(HEADS[1], QUERY)}
-    rows = rows_of(
-        predictions,
-        references={"probe": "linear_probe"},
-        set_name="in_distribution",
-        temperatures={"linear_probe": 1.0, "other": 2.0},
-    )
-    keys = {"table", "method", "set", "metric", "value", "ci95", "n"}
-    assert all(set(row) == keys and row["n"] == 12 for row in rows)
-    figures = {(row["method"], row["metric"]): row for row in rows}
-    assert {metric for _, metric in figures} == {
-        "accuracy",
-        "accuracy_minus_probe",
-        "nll",
-        "nll_tempered",
-        "ece",
-        "ece_tempered",
-    }
-    assert figures["linear_probe", "accuracy_minus_probe"]["value"] == 0
-    assert figures["linear_probe", "accuracy_minus_probe"]["ci95"] == 0
-    difference = predictions["other"].accuracy() - predictions["linear_probe"].accuracy()
-    assert figures["other", "accuracy_minus_probe"]["value"] == pytest.approx(difference.mean())
-    same, tempered = figures["linear_probe", "nll"], figures["linear_probe", "nll_tempered"]
-    assert tempered["value"] == pytest.approx(same["value"], rel=1e-6)
-
-
-def test_the_likelihood_is_compared_with_the_regression_alone():
-    predictions = {name: single(HEADS[i], QUERY) for i, name in enumerate(("a", "b", "c"))}
-    rows = rows_of(
-        predictions, references={"regression": "b", "caml": "c"}, set_name="far", table="t"
-    )
-    figures = {(row["method"], row["metric"]): row for row in rows}
-    assert {metric for _, metric in figures} == {
-        "accuracy",
-        "accuracy_minus_regression",
-        "accuracy_minus_caml",
-        "nll",
-        "nll_minus_regression",
-        "ece",
-    }
-    difference = predictions["a"].nll() - predictions["b"].nll()
-    found = figures["a", "nll_minus_regression"]
-    assert found["value"] == pytest.approx(difference.mean())
-    # Paired: of the differences, not of two intervals; Student's t of 11 degrees of freedom.
-    half = 2.201 * difference.std(ddof=1) / len(difference) ** 0.5
-    assert found["ci95"] == pytest.approx(half, rel=1e-3)
-    own = figures["b", "nll_minus_regression"]
-    assert own["value"] == own["ci95"] == 0
-    assert {(row["table"], row["set"]) for row in rows} == {("t", "far")}
-
-
 def test_a_head_of_weight_zero_leaves_a_prediction_as_it_is():
     alone = single(HEADS[0], QUERY)
     mixed = mixed_with_head(alone, HEADS[1], QUERY, 0.0)
@@ -127,16 +68,3 @@ def test_a_mixture_multiplies_powers_of_the_probabilities():
     chance = Prediction(np.full((1, 1, 2, 2), -np.log(2)))
     mixed = mixed_with_head(chance, heads, jnp.zeros((1, 2, 1, 2)), 1.0)
     np.testing.assert_allclose(np.exp(mixed.log_probs[0, 0]), [[0.75, 0.25]] * 2, rtol=1e-5)
-
-
-def test_the_fitted_temperature_mends_overconfidence():
-    overconfident = single(HEADS[0] * 20, QUERY)
-    mended = overconfident.tempered(overconfident.temperature())
-    assert mended.nll().mean() < overconfident.nll().mean()
-    np.testing.assert_array_equal(mended.accuracy(), overconfident.accuracy())
-
-
-def test_chance_is_one_in_n_and_calibrated():
-    uniform = Prediction(np.full((1, 12, 12, small.WAY), -np.log(small.WAY)))
-    np.testing.assert_allclose(uniform.accuracy(), 1 / small.WAY)
-    assert uniform.ece()[0] == pytest.approx(0, abs=1e-9)
