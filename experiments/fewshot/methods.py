@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,13 +20,14 @@ from flown_jax.few_shot.evaluation import mixed_with_head, sampled, single
 from flown_jax.few_shot.selection import choose_temperature
 from flown_jax.few_shot.target_heads import fit_heads
 from flown_jax.few_shot.tasks import TaskTable
+from flown_jax.flow.sources import get_source
 from flown_jax.meta_model.build import build
 from flown_jax.meta_model.caml_training import caml_log_probs
 from flown_jax.meta_model.condition import Conditioner
+from flown_jax.meta_model.sampling import sample_diffusion, sample_flow
 from flown_jax.models import heads as linear
 from flown_jax.models.logistic import fit_logistic
 
-_STATIC = ("network", "schedule", "source", "latent_shape", "samples", "solver", "steps")
 # What is made of the heads of a design beside, and of a rival in the main one's latents.
 _KINDS = (("ensemble",), ("mean", "ensemble", "top_support"))
 _CHOOSING = 20  # heads a task while a temperature is chosen
@@ -51,17 +51,19 @@ class Methods:
             "latents": parts.latents,
             "latent_shape": tuple(parts.description["latent_shape"]),
         }
-        self.draw = _compiled(sampling.draw_heads)
+        self.draw = jax.jit(sampling.draw_heads, static_argnames=("samples", "solver", "steps"))
+        self._condition = jax.jit(Conditioner.__call__)
         self.samplers = {"ddpm": self._ddpm()}
         for name, of in given.beside.items():
             if (sampler := self._beside(of)) is not None:
                 self.samplers[name] = sampler
         self.temperatures = dict.fromkeys(self.samplers, 1.0)
-        self._regress = _compiled(sampling.regress_heads)
-        self._regress_noisy = _compiled(sampling.regress_noisy_heads)
+        static = ("network", "latent_shape")
+        self._regress = jax.jit(sampling.regress_heads, static_argnames=static)
+        noisy = sampling.regress_noisy_heads
+        self._regress_noisy = jax.jit(noisy, static_argnames=(*static, "samples"))
         self._reconstruct = jax.jit(sampling.reconstruct_heads)
         self._base = jax.jit(sampling.base_heads)
-        self._condition = jax.jit(Conditioner.__call__)
 
     def predictions(self, table: TaskTable, seed: int) -> dict[str, Prediction]:
         """Predictions of all methods on the tasks of a table, in the order of the results.
@@ -184,35 +186,35 @@ class Methods:
 
     def _ddpm(self) -> Callable[..., Any]:
         """(key, support, samples, temperature) -> heads and evaluations of the DDPM."""
-        draw, config = _compiled(sampling.draw_ddpm_heads), self.given.ddpm
-        options = {"schedule": schedule(config["timesteps"]), "steps": config["steps"]}
-        options |= {**self.network, "params": self.given.ddpm_stage.values["params"]}
-
-        def sampler(key: jax.Array, support: jax.Array, **more: Any) -> Any:
-            known = self.condition(support)
-            return draw(key=key, condition=known, support=support, **options, **more)
-
-        return sampler
+        given, parts = self.given, self.parts
+        options = {"schedule": schedule(given.ddpm["timesteps"]), "steps": given.ddpm["steps"]}
+        sample = partial(sample_diffusion, network=parts.velocity, **options)
+        shape = tuple(parts.description["latent_shape"])
+        params = given.ddpm_stage.values["params"]
+        return self._sampler(sample, params, parts.latents, parts.conditioner, shape)
 
     def _beside(self, of: Mapping[str, Any]) -> Callable[..., Any] | None:
         """The same of another design, where it makes heads of this many classes."""
         latents, given = latents_of(of["codec"], self.given.heads), self.given
         if not latents.codec.by_class and latents.codec.way != given.way:
             return None
-        draw, conditioner = _compiled(sampling.draw_flow_heads), jax.jit(Conditioner.__call__)
-        made = conditioner_of(of["condition"], given.train, of["caml"])
-        options = {
-            "network": network_of(of["velocity"], of["codec"]),
-            "params": of["flow"].values["params"],
-            "latents": latents,
-            "latent_shape": tuple(of["codec"].values["latent_shape"]),
-            "source": of["source"],
-            **{name: given.sampling[name] for name in ("solver", "steps")},
-        }
+        options = {name: given.sampling[name] for name in ("solver", "steps")}
+        network = network_of(of["velocity"], of["codec"])
+        sample = partial(sample_flow, network=network, source=get_source(of["source"]), **options)
+        conditioner = conditioner_of(of["condition"], given.train, of["caml"])
+        shape = tuple(of["codec"].values["latent_shape"])
+        return self._sampler(sample, of["flow"].values["params"], latents, conditioner, shape)
+
+    def _sampler(
+        self, sample: Any, params: Any, latents: Any, conditioner: Any, shape: tuple[int, ...]
+    ) -> Callable[..., Any]:
+        static = ("sample", "latent_shape", "samples")
+        draw = jax.jit(sampling.draw_heads_with, static_argnames=static)
 
         def sampler(key: jax.Array, support: jax.Array, **more: Any) -> Any:
-            known = conditioner(made, support)
-            return draw(key=key, condition=known, support=support, **options, **more)
+            known = self._condition(conditioner, support)
+            options = {"sample": sample, "latent_shape": shape}
+            return draw(key, params, latents, known, support, **options, **more)
 
         return sampler
 
@@ -223,12 +225,3 @@ class Methods:
         found = sampled(heads, query, support, top)
         names = {"top_support": f"top{top}_support", "top_query": f"top{top}_query"}
         return {f"{prefix}_{names.get(kind, kind)}": found[kind] for kind in kinds}
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled, its networks, sizes and counts static."""
-    known = inspect.signature(function).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in known.values())
-    names = ("samples", "solver", "steps") if open_ended else _STATIC
-    static = [name for name in names if open_ended or name in known]
-    return jax.jit(function, static_argnames=static)

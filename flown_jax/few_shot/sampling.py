@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from flown_jax.flow import diffusion
-from flown_jax.flow.sources import get_source
 from flown_jax.meta_model.build import Parts
 from flown_jax.meta_model.condition import noisy_condition
 from flown_jax.meta_model.latents import LatentSpace
-from flown_jax.meta_model.sampling import regress, sample_diffusion, sample_flow, several
+from flown_jax.meta_model.sampling import regress, several
 
 Condition = Mapping[str, Array]
 
@@ -47,54 +45,30 @@ def draw_heads(
     return parts.sample(key, known, context_of(support), samples=samples, **sampling)
 
 
-def draw_flow_heads(
+def draw_heads_with(
     key: Array,
-    network: Any,
     params: Any,
     latents: LatentSpace,
     condition: Condition,
     support: Array,
     *,
-    source: str,
+    sample: Callable[..., tuple[Array, Array]],
     latent_shape: tuple[int, ...],
     samples: int,
-    solver: str,
-    steps: int,
     temperature: float | Array,
 ) -> tuple[Array, Array]:
-    """As `draw_heads`, of a flow that is no meta-model of its own."""
+    """As `draw_heads`, of a generator that is no meta-model of its own.
+
+    Args:
+      sample: `sample_flow` or `sample_diffusion` of `meta_model.sampling`, its network and its
+        steps given. params: of the network.
+      latent_shape: of one latent, as trained.
+    """
     shape = latents.latent_shape(latent_shape, condition)
-    options: dict[str, Any] = {"source": get_source(source), "latent_shape": shape}
-    options |= {"solver": solver, "steps": steps, "temperature": temperature}
 
     def draw(key: Array) -> tuple[Array, Array]:
-        z, nfe = sample_flow(key, network, params, condition, **options)
-        return latents.decode(z, context_of(support)), nfe
-
-    return several(draw, key, samples)
-
-
-def draw_ddpm_heads(
-    key: Array,
-    network: Any,
-    params: Any,
-    latents: LatentSpace,
-    condition: Condition,
-    support: Array,
-    *,
-    schedule: diffusion.Schedule,
-    latent_shape: tuple[int, ...],
-    samples: int,
-    steps: int,
-    temperature: float | Array,
-) -> tuple[Array, Array]:
-    """As `draw_heads`, of a DDPM in the same latent space."""
-    shape = latents.latent_shape(latent_shape, condition)
-    options: dict[str, Any] = {"schedule": schedule, "latent_shape": shape}
-    options |= {"steps": steps, "temperature": temperature}
-
-    def draw(key: Array) -> tuple[Array, Array]:
-        z, nfe = sample_diffusion(key, network, params, condition, **options)
+        given: dict[str, Any] = {"params": params, "condition": condition}
+        z, nfe = sample(key, **given, latent_shape=shape, temperature=temperature)
         return latents.decode(z, context_of(support)), nfe
 
     return several(draw, key, samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 
 from flown_jax.few_shot import sampling
 from flown_jax.flow import diffusion
+from flown_jax.flow.sources import get_source
 from flown_jax.meta_model.build import Parts
 from flown_jax.meta_model.condition import noisy_condition
+from flown_jax.meta_model.sampling import sample_diffusion, sample_flow
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
@@ -88,17 +92,16 @@ def test_what_is_decoded_is_a_correction_to_the_base_head():
 
 def test_the_diffusion_twin_draws_heads_with_its_own_count():
     parts = PARTS["token"]
-    heads, nfe = sampling.draw_ddpm_heads(
+    schedule = diffusion.iddpm_linear_schedule(50)
+    heads, nfe = sampling.draw_heads_with(
         jax.random.key(0),
-        parts.velocity,
         parts.velocity_params,
         parts.latents,
         parts.conditioner(SUPPORT),
         SUPPORT,
-        schedule=diffusion.iddpm_linear_schedule(50),
+        sample=partial(sample_diffusion, network=parts.velocity, schedule=schedule, steps=5),
         latent_shape=tuple(parts.description["latent_shape"]),
         samples=2,
-        steps=5,
         temperature=1.0,
     )
     assert heads.shape == (2, len(SUPPORT), small.WAY, small.WIDTH + 1) and float(nfe) == 5
@@ -108,18 +111,16 @@ def test_the_diffusion_twin_draws_heads_with_its_own_count():
 def test_a_flow_that_is_no_meta_model_draws_the_same_heads():
     parts, key = PARTS["token"], jax.random.key(4)
     known, chosen = parts.conditioner(SUPPORT), parts.description["sampling"]
-    found, nfe = sampling.draw_flow_heads(
+    options = {"source": get_source("gaussian"), "solver": chosen["solver"]}
+    found, nfe = sampling.draw_heads_with(
         key,
-        parts.velocity,
         parts.velocity_params,
         parts.latents,
         known,
         SUPPORT,
-        source="gaussian",
+        sample=partial(sample_flow, network=parts.velocity, steps=chosen["steps"], **options),
         latent_shape=tuple(parts.description["latent_shape"]),
         samples=2,
-        solver=chosen["solver"],
-        steps=chosen["steps"],
         temperature=chosen["temperature"],
     )
     expected, count = draw(parts, key, SUPPORT, samples=2)
