@@ -111,7 +111,10 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
         "prior_curves": other.curves,
         "confusion": shown,
         "accuracies": {
-            name: {m: [float(a) for a in r.values["accuracies"][name]] for m, r in measured.items()}
+            name: {
+                method: [float(a) for a in result.values["accuracies"].get(name, ())]
+                for method, result in measured.items()
+            }
             for name in data.names
         },
         "remarks": sentences(starts["remarks"], other.remark, other.facts),

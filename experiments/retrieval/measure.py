@@ -46,13 +46,13 @@ class Measures:
         """A stage: {"rows": tidy rows, "accuracies": of each network, by set}.
 
         Args:
-          networks: (S, D of the set) of each set.
+          networks: (S, D of the set) of each set that the method has any for.
         """
         inputs = {
             **self._inputs,
             "yards": self.yards,
             "method": method,
-            "sets": list(self._data.names),
+            "sets": [name for name in self._data.names if name in networks],
             "networks": networks,
         }
         return self._stages(f"measures-{method}", inputs, _measure)

@@ -54,10 +54,11 @@ def test_the_librarys_kinds_are_known_and_are_target_spaces():
 
 
 def test_an_unknown_kind_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(targets, "_REGISTERED", {"heads": object, "curves": object})
     with pytest.raises(UserError) as told:
         targets.registered("tails")
     assert str(told.value).startswith(
-        "the meta-model's kind of target is 'tails'; known here are heads, "
+        "the meta-model's kind of target is 'tails'; known here are curves, heads."
     )
     monkeypatch.setattr(targets, "_REGISTERED", {})
     with pytest.raises(UserError, match="'tails'; known here are none.$"):
