@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.zoo_folder import write_once
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
@@ -23,6 +22,7 @@ from flown_jax.training.many import Evaluator
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.workdir import Workdir
+from flown_jax.training.zoo_folder import write_once
 from flown_jax.training.zoos import Plan, train_zoo
 from flown_jax.weights.spec import WeightSpec
 

@@ -22,7 +22,7 @@ import numpy as np
 # The targets register themselves.
 import flown_jax.few_shot.space
 import flown_jax.networks.space  # noqa: F401
-from flown_jax.data.preprocessing import grey
+from flown_jax.data.preprocessing import with_channels
 from flown_jax.errors import UserError
 from flown_jax.files import read_json, sha256_of, write_json, writing
 from flown_jax.image_encoders import ImageEncoder
@@ -190,7 +190,7 @@ class MetaModel:
     def features(self, images: np.ndarray) -> np.ndarray:
         """Transformed features (m, F) of checked images (m, H, W, C)."""
         if self.parts.target.resizes:
-            images = _with_channels(images, self.image_shape[-1])
+            images = with_channels(images, self.image_shape[-1])
         features = self.parts.encoder.features(images)
         width = self.parts.transform.mean.shape[0]
         if features.shape[1] != width:
@@ -310,15 +310,6 @@ class GeneratedNetworks:
 # Compiled at the first call, and again for other sizes only.
 _sample = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
 _transformed = jax.jit(FeatureTransform.apply)
-
-
-def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """Images of so many channels: colour becomes grey, grey is repeated."""
-    if channels == 1 and images.shape[-1] == 3:
-        if images.dtype == np.uint8:
-            return grey(images)
-        return images @ np.asarray([[0.299], [0.587], [0.114]], images.dtype)
-    return np.repeat(images, channels, axis=-1) if images.shape[-1] < channels else images
 
 
 def _classes(

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments.fewshot.heads import examples_of, space_of
@@ -19,15 +18,14 @@ from flown_jax.flow import diffusion, paths
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model import losses
+from flown_jax.meta_model.build import latent_space, velocity_of
 from flown_jax.meta_model.latents import (
     LatentSpace,
-    Standardiser,
     fit_latent_statistics,
     posterior_means,
 )
 from flown_jax.meta_model.training import train_codec, train_generator
 from flown_jax.training.stages import StageContext, StageResult
-from flown_jax.velocity.make import make_velocity
 
 _CODEC_LOSS = ("reconstruction", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
 
@@ -113,16 +111,13 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
 
 def latents_of(codec: StageResult, heads: StageResult) -> LatentSpace:
     """Heads to latents and back, of a finished autoencoder."""
-    values, space = codec.values, space_of(heads)
-    arrays = jax.tree.map(jnp.asarray, {k: values[k] for k in ("variables", "latents")})
-    module = make_codec(values["module"]["form"], space.shape, **tuples(values["module"]["sizes"]))
-    return LatentSpace(space, arrays["variables"], Standardiser(**arrays["latents"]), module)
+    of = codec.values
+    return latent_space(space_of(heads), of["variables"], of["latents"], of["module"])
 
 
 def network_of(velocity: ConfigDict, codec: StageResult) -> Any:
     """The velocity of a finished autoencoder's latents."""
-    shape = tuple(codec.values["latent_shape"])
-    return make_velocity(velocity.kind, shape, **tuples(velocity.sizes.to_dict()))
+    return velocity_of(velocity, codec.values["latent_shape"])
 
 
 def flow_stage(stages: Stages, design: Design, common: dict[str, Any]) -> StageResult:

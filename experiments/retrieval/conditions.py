@@ -12,11 +12,12 @@ from experiments.features import describe_images, encode, train_encoder
 from experiments.retrieval.zoos import Data
 from experiments.stages import Stages
 from experiments.tasks import caml_stage, conditioner_of, draw_tables
+from flown_jax.data.episodes import draw_supports
 from flown_jax.few_shot.tasks import TaskTable
-from flown_jax.image_encoders import ImageEncoder
+from flown_jax.image_encoders import ImageEncoder, encoded
 from flown_jax.meta_model.condition import Conditioner
 from flown_jax.models.heads import FeatureTransform
-from flown_jax.networks.conditions import Conditions, conditions, draw_supports, encoded
+from flown_jax.networks.conditions import Conditions, conditions
 from flown_jax.training.stages import StageContext, StageResult
 
 

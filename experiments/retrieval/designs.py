@@ -23,6 +23,7 @@ from flown_jax.flow import diffusion, paths
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model import losses
+from flown_jax.meta_model.build import latent_space, velocity_of
 from flown_jax.meta_model.latents import (
     LatentSpace,
     Standardiser,
@@ -40,7 +41,6 @@ from flown_jax.networks.batches import (
 )
 from flown_jax.networks.space import NetworkSpace, OfSet
 from flown_jax.training.stages import StageContext, StageResult
-from flown_jax.velocity.make import make_velocity
 from flown_jax.weights.joint import JointSpace
 
 _LOSS = ("reconstruction", "weights_weight", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
@@ -225,21 +225,18 @@ def latent_shape(codec: StageResult) -> tuple[int, ...]:
 
 def latents_of(codec: StageResult) -> LatentSpace:
     """Networks to latents and back, of a finished autoencoder."""
-    form, target = codec.values["module"], codec.values["target"]
-    stored = (target["arrays"], codec.values["variables"], codec.values["statistics"])
-    arrays, variables, statistics = jax.tree.map(jnp.asarray, stored)
-    space = NetworkSpace.build(target["description"], arrays)
-    if form["form"] == PCA:
-        module: Any = pca.PCAModule()
-        variables = pca.PCACodec(**variables, **tuples(form["sizes"]))
-    else:
-        module = make_codec(form["form"], space.shape, **tuples(form["sizes"]))
-    return LatentSpace(space, variables, Standardiser(**statistics), module)
+    of, target = codec.values, codec.values["target"]
+    space = NetworkSpace.build(target["description"], jax.tree.map(jnp.asarray, target["arrays"]))
+    if of["module"]["form"] != PCA:
+        return latent_space(space, of["variables"], of["statistics"], of["module"])
+    variables, statistics = jax.tree.map(jnp.asarray, (of["variables"], of["statistics"]))
+    fitted = pca.PCACodec(**variables, **tuples(of["module"]["sizes"]))
+    return LatentSpace(space, fitted, Standardiser(**statistics), pca.PCAModule())
 
 
 def network_of(velocity: ConfigDict, codec: StageResult) -> Any:
     """The velocity of a finished autoencoder's latents."""
-    return make_velocity(velocity.kind, latent_shape(codec), **tuples(velocity.sizes.to_dict()))
+    return velocity_of(velocity, latent_shape(codec))
 
 
 def flow(stages: Stages, design: Design) -> StageResult:

@@ -17,9 +17,9 @@ from experiments.stages import Stages
 from flown_jax.meta_model.sampling import sample_keys
 from flown_jax.networks import starts
 from flown_jax.networks.space import OfSet
-from flown_jax.networks.starts import ZooRecipe
-from flown_jax.networks.tuning import Training, train_with_rates, tuned_accuracy
 from flown_jax.training.stages import StageContext, StageResult
+from flown_jax.training.tuning import Training, train_with_rates, tuned_accuracy
+from flown_jax.training.zoo_recipe import ZooRecipe
 from flown_jax.weights.spec import WeightSpec
 
 # In the order of the table.

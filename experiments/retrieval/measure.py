@@ -14,9 +14,9 @@ from experiments.retrieval.pictures import Pictures
 from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages
+from flown_jax.evaluation.networks import SetMeasures, Yard, measure, rows_of, yard
 from flown_jax.evaluation.novelty import Yardstick
 from flown_jax.networks.confusion import came_out
-from flown_jax.networks.evaluation import SetMeasures, Yard, measure, rows_of, yard
 from flown_jax.training.stages import StageContext, StageResult
 
 _CLASSIFIED = 1000  # images of a set on which it is told whose networks came out

@@ -22,9 +22,10 @@ from flown_jax.meta_model.losses import flow_loss
 from flown_jax.meta_model.training import initial, train_codec
 from flown_jax.networks import prior_training
 from flown_jax.networks.batches import BatchAt, zoo_batches
-from flown_jax.networks.prior import Prior, PriorSource, encoder_part
+from flown_jax.networks.prior import PriorSource, encoder_part
 from flown_jax.networks.space import OfSet
 from flown_jax.training.stages import StageContext
+from flown_jax.weights.implanted import Prior
 from flown_jax.weights.spec import WeightSpec
 
 

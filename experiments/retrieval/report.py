@@ -12,6 +12,7 @@ from experiments.report import write_report
 from experiments.retrieval.words import PAPER, STARTS, remarks
 from flown_jax.evaluation import tables
 from flown_jax.evaluation import zoo_retrieval_figures as figures
+from flown_jax.evaluation import zoo_retrieval_tables as retrieval_tables
 
 _SHOWN = (
     "accuracy",
@@ -36,7 +37,6 @@ _ON_SCREEN = (
     "diversity",
 )
 _INTERVALS = ("accuracy", "accuracy_minus_originals")  # the others' stand in results.json
-_SUMMARY = ("accuracy", "accuracy_minus_originals", "diversity", "copies")
 _STRIPS = ("originals", "flown", "flown_weights")
 
 
@@ -61,51 +61,13 @@ def write(
 def screen(results: Mapping[str, Any]) -> None:
     """Print the tables of a run on the terminal: each set's networks, then the starts."""
     rows, titles = results["rows"], results["titles"]
-    sets = _sets(rows, titles, "retrieval")
-    tables.screen(_without_intervals(rows, ("accuracy",)), sets, "retrieval", _ON_SCREEN)
-    sets = _sets(rows, titles, "initialise")
+    sets = retrieval_tables.sets_of(rows, titles, "retrieval")
+    tables.screen(
+        retrieval_tables.without_intervals(rows, ("accuracy",)), sets, "retrieval", _ON_SCREEN
+    )
+    sets = retrieval_tables.sets_of(rows, titles, "initialise")
     named = {name: f"{title}: accuracy % after fine-tuning" for name, title in sets.items()}
-    tables.screen(_without_intervals(rows, ()), named, "initialise", None, "start")
-
-
-def summary(rows: list[dict[str, Any]], sets: Mapping[str, str]) -> str:
-    """Accuracy, difference to the originals, diversity and copies of every method and set.
-
-    Args:
-      sets: set -> title.
-    """
-    of_set = {name: tables.pivot(rows, name, "retrieval") for name in sets}
-    methods = dict.fromkeys(row["method"] for row in rows if row["table"] == "retrieval")
-    counts = {
-        (row["method"], row["set"]): row["n"]
-        for row in rows
-        if row["table"] == "retrieval" and row["metric"] == "copies"
-    }
-    lines = [_line(["method", *sets.values()]), "|" + "---|" * (1 + len(sets))]
-    for method in methods:
-        cells = []
-        for name in sets:
-            of = of_set[name].get(method, {})
-            accuracy, minus, diversity, copies = (
-                tables.text_cell(m, (of[m][0], None), of=counts.get((method, name)))
-                if m in of
-                else "-"
-                for m in _SUMMARY
-            )
-            cells.append(f"{accuracy} ({minus}) · {diversity} · {copies}" if of else "")
-        lines.append(_line([f"`{method}`", *cells]))
-    return "\n".join(lines)
-
-
-def confusion(shares: Mapping[str, Mapping[str, float]], titles: Mapping[str, str]) -> str:
-    """Percent of the support draws, a line a set shown, a column a set that came out."""
-    columns = list(dict.fromkeys(name for of in shares.values() for name in of))
-    head = ["set shown", *(titles.get(name, name) for name in columns)]
-    lines = [_line(head), "|" + "---|" * len(head)]
-    for shown, of in shares.items():
-        cells = [f"{100 * of.get(name, 0.0):.1f}" for name in columns]
-        lines.append(_line([titles.get(shown, shown), *cells]))
-    return "\n".join(lines)
+    tables.screen(retrieval_tables.without_intervals(rows, ()), named, "initialise", None, "start")
 
 
 def _tables(
@@ -113,17 +75,21 @@ def _tables(
 ) -> dict[str, str]:
     """Heading -> table in Markdown."""
     rows, titles = results["rows"], results["titles"]
-    sets, words = _sets(rows, titles, "retrieval"), remarks(config)
-    texts = {"All sets: accuracy % (minus originals) · diversity · copies": summary(rows, sets)}
-    shown = _without_intervals(rows, _INTERVALS) + _paper_rows(sets)
+    sets, words = retrieval_tables.sets_of(rows, titles, "retrieval"), remarks(config)
+    texts = {
+        "All sets: accuracy % (minus originals) · diversity · copies": retrieval_tables.summary(
+            rows, sets
+        )
+    }
+    shown = retrieval_tables.without_intervals(rows, _INTERVALS) + _paper_rows(sets)
     for name, title in sets.items():
         texts[f"Retrieval: {title}"] = tables.markdown(shown, name, "retrieval", words, _SHOWN)
     if found["confusion"]:
-        texts["Which set's networks came out, % of the support draws"] = confusion(
+        texts["Which set's networks came out, % of the support draws"] = retrieval_tables.confusion(
             found["confusion"], titles
         )
-    tuned = _with_std(rows, found["curves"])
-    for name, title in _sets(rows, titles, "initialise").items():
+    tuned = retrieval_tables.with_std(rows, found["curves"])
+    for name, title in retrieval_tables.sets_of(rows, titles, "initialise").items():
         heading = f"Initialisation: {title}, accuracy % after fine-tuning, mean ± std over runs"
         texts[heading] = tables.markdown(tuned, name, "initialise", STARTS, first="start")
     return texts
@@ -135,7 +101,7 @@ def _pictures(
     """The figures that there is something for, with their captions."""
     rows, titles = results["rows"], results["titles"]
     captions: dict[Path, str] = {}
-    if sets := _sets(rows, titles, "retrieval"):
+    if sets := retrieval_tables.sets_of(rows, titles, "retrieval"):
         path = folder / "accuracy_against_diversity.png"
         figures.accuracy_against_diversity(path, rows, sets)
         captions[path] = (
@@ -152,7 +118,7 @@ def _pictures(
         captions[path] = "Which set's networks came out for which set that was shown."
     if found["curves"]:
         path = folder / "fine_tuning.png"
-        figures.fine_tuning(path, found["curves"], titles, _originals(rows))
+        figures.fine_tuning(path, found["curves"], titles, retrieval_tables.originals(rows))
         captions[path] = (
             "Accuracy while generated weights and other starts are trained on; bands: one standard "
             "deviation over runs; dotted: the zoo's own networks."
@@ -162,17 +128,6 @@ def _pictures(
         figures.losses(path, found["prior_curves"])
         captions[path] = "Loss of the flow from each source (the paper's Figure 2)."
     return captions
-
-
-def _sets(rows: list[dict[str, Any]], titles: Mapping[str, str], table: str) -> dict[str, str]:
-    """Set -> title of the sets that a table has rows for, in the order of the titles."""
-    there = dict.fromkeys(row["set"] for row in rows if row["table"] == table)
-    return {name: titles.get(name, name) for name in [*titles, *there] if name in there}
-
-
-def _without_intervals(rows: list[dict[str, Any]], but: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows with intervals for these metrics only; a table has no room for all."""
-    return [row if row["metric"] in but else {**row, "ci95": None} for row in rows]
 
 
 def _paper_rows(sets: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -186,31 +141,6 @@ def _paper_rows(sets: Mapping[str, str]) -> list[dict[str, Any]]:
     ]
 
 
-def _with_std(rows: list[dict[str, Any]], curves: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of fine-tuning with the standard deviation over runs in the place of the half width."""
-    std = {
-        (name, start, f"accuracy_epoch_{epoch}"): value
-        for name, of_start in curves.items()
-        for start, curve in of_start.items()
-        for epoch, value in zip(curve["epochs"], curve["std"], strict=True)
-    }
-    found = []
-    for row in rows:
-        if row["table"] == "initialise":
-            value = std.get((row["set"], row["method"], row["metric"]))
-            found.append({**row, "ci95": value if row["n"] > 1 else None})
-    return found
-
-
-def _originals(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Set -> mean accuracy of the zoo's own networks."""
-    return {
-        row["set"]: row["value"]
-        for row in rows
-        if (row["table"], row["method"], row["metric"]) == ("retrieval", "originals", "accuracy")
-    }
-
-
 def _strips(accuracies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Those of the methods that are drawn network by network."""
     found = {
@@ -218,7 +148,3 @@ def _strips(accuracies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
         for name, of in accuracies.items()
     }
     return {name: of for name, of in found.items() if of}
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages
 from flown_jax.networks.conditions import nearest_set
-from flown_jax.networks.rivals import averages, handed_out, train_starts
+from flown_jax.networks.rivals import averages, handed_out
 from flown_jax.networks.starts import random_starts
-from flown_jax.networks.tuning import Training
 from flown_jax.training.stages import StageContext, StageResult
+from flown_jax.training.tuning import Training, train_starts
 
 
 def nearest_sets(known: StageResult, names: tuple[str, ...], count: int) -> dict[str, list[str]]:

@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from experiments.train_trajectory.network import PARTS, build, chosen, examples
 from experiments.train_trajectory.record import described, smaller, state_rows
 from experiments.train_trajectory.start import start_values
-from experiments.zoo_folder import write_once
 from flown_jax.data import image_sets
 from flown_jax.errors import UserError
 from flown_jax.evaluation.vectors import measure
@@ -21,6 +20,7 @@ from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.trajectory import train_base, train_states
 from flown_jax.training.workdir import Workdir
+from flown_jax.training.zoo_folder import write_once
 
 
 class TrajectoryTraining:

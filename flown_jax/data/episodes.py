@@ -14,6 +14,8 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from flown_jax.errors import UserError
+
 
 @struct.dataclass
 class Episodes:
@@ -122,3 +124,27 @@ def _check(
             f"shot + query = {shot + query} images are wanted of each class; class "
             f"{class_ids[smallest]} has {sizes[smallest]}."
         )
+
+
+def draw_supports(
+    seed: int, labels: np.ndarray, classes: int, *, shot: int, draws: int, pool: int
+) -> np.ndarray:
+    """Indices (draws, classes, shot) of support images, different ones within a draw.
+
+    Args:
+      labels: (m,) of the images. classes: numbered from 0.
+      pool: images of a class that are drawn from, the first so many; 0 for all.
+    Raises:
+      UserError: a class with fewer images than `shot`.
+    """
+    rng = np.random.default_rng(seed)
+    found = np.empty((draws, classes, shot), np.int64)
+    for c in range(classes):
+        rows = np.flatnonzero(labels == c)[: pool or None]
+        if len(rows) < shot:
+            raise UserError(
+                f"class {c} has {len(rows)} images to draw support images from; {shot} are needed."
+            )
+        order = rng.permuted(np.tile(rows, (draws, 1)), axis=1)
+        found[:, c] = order[:, :shot]
+    return found

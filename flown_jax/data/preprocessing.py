@@ -122,6 +122,22 @@ def grey(images: np.ndarray) -> np.ndarray:
     return ((levels + 500) // 1000).astype(np.uint8)[..., None]
 
 
+def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """Images (..., channels) of images (..., 1 or 3): colour becomes grey, grey is repeated.
+
+    Args:
+      images: uint8, or floats.
+      channels: 1 or 3.
+    """
+    if images.shape[-1] == channels:
+        return images
+    if channels > 1:
+        return np.repeat(images, channels, axis=-1)
+    if images.dtype == np.uint8:
+        return grey(images)
+    return images @ np.asarray([[0.299], [0.587], [0.114]], images.dtype)
+
+
 def centre_crop(images: np.ndarray, side: int) -> np.ndarray:
     """The square of that side in the middle of (N, H, W, C).
 

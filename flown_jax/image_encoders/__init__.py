@@ -4,9 +4,18 @@ from flown_jax.image_encoders.encoder import (
     KINDS,
     ImageEncoder,
     build,
+    encoded,
     from_function,
     from_module,
     from_weights,
 )
 
-__all__ = ["KINDS", "ImageEncoder", "build", "from_function", "from_module", "from_weights"]
+__all__ = [
+    "KINDS",
+    "ImageEncoder",
+    "build",
+    "encoded",
+    "from_function",
+    "from_module",
+    "from_weights",
+]

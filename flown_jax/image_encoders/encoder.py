@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from flown_jax.data.preprocessing import with_channels
 from flown_jax.errors import UserError
 from flown_jax.image_encoders import networks
 from flown_jax.image_encoders import weights as encoder_weights
 from flown_jax.image_encoders.function import Function
+from flown_jax.models.heads import FeatureTransform
 
 _FUNCTION = "function"
 KINDS = (*networks.KINDS, _FUNCTION)
@@ -250,6 +252,19 @@ def from_function(name: str, *, side: int, mirror: bool) -> ImageEncoder:
       UserError: it cannot be imported or called.
     """
     return build(_description(_FUNCTION, {"name": name}, side, (), (), mirror), {})
+
+
+def encoded(
+    encoder: ImageEncoder, transform: FeatureTransform, images: np.ndarray, channels: int
+) -> np.ndarray:
+    """Transformed features (m, F) of images of any number of channels.
+
+    Args:
+      images: (m, H, W, 1 or 3) uint8.
+      channels: that the encoder takes: colour becomes grey, grey is repeated.
+    """
+    features = encoder.features(with_channels(images, channels))
+    return np.asarray(transform.apply(jnp.asarray(features)))
 
 
 @jax.jit

@@ -6,7 +6,7 @@ Training fills the two in; `MetaModel` and the evaluation read them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -114,7 +114,6 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
     about = dict(description["target"])
     target = registered(about.pop("kind")).build(about, arrays["target"])
     caml = None if description["caml"] is None else CAML(**description["caml"])
-    codec = description["codec"]
     return Parts(
         text=json.dumps(description, sort_keys=True),
         encoder=image_encoders.build(description["encoder"], arrays.get("encoder", {})),
@@ -125,19 +124,28 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
             caml,
             tuple(description["condition"]),
         ),
-        latents=LatentSpace(
-            target,
-            arrays["codec"],
-            Standardiser(**arrays["latents"]),
-            make_codec(codec["form"], target.shape, **tuples(codec["sizes"])),
-        ),
-        velocity=make_velocity(
-            description["velocity"]["kind"],
-            tuple(description["latent_shape"]),
-            **tuples(description["velocity"]["sizes"]),
-        ),
+        latents=latent_space(target, arrays["codec"], arrays["latents"], description["codec"]),
+        velocity=velocity_of(description["velocity"], description["latent_shape"]),
         velocity_params=arrays["velocity"],
     )
+
+
+def latent_space(
+    target: Any, variables: Any, statistics: Mapping[str, Any], codec: Mapping[str, Any]
+) -> LatentSpace:
+    """The latent space of stored arrays.
+
+    Args:
+      variables: of the codec. statistics: `mean` and `std`. codec: {form, sizes}.
+    """
+    variables, statistics = jax.tree.map(jnp.asarray, (variables, dict(statistics)))
+    module = make_codec(codec["form"], target.shape, **tuples(codec["sizes"]))
+    return LatentSpace(target, variables, Standardiser(**statistics), module)
+
+
+def velocity_of(velocity: Mapping[str, Any], latent_shape: Sequence[int]) -> nn.Module:
+    """The network of {kind, sizes}, for latents of a shape."""
+    return make_velocity(velocity["kind"], tuple(latent_shape), **tuples(velocity["sizes"]))
 
 
 def describe(

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
+from flown_jax.evaluation.networks import log_probabilities
 from flown_jax.meta_model.latents import Standardiser
-from flown_jax.networks.evaluation import log_probabilities
 from flown_jax.networks.space import OfSet
 from flown_jax.weights.joint import JointSpace
 

@@ -12,53 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flown_jax.data.preprocessing import grey
-from flown_jax.errors import UserError
-from flown_jax.image_encoders import ImageEncoder
 from flown_jax.meta_model.condition import Conditioner
-from flown_jax.models.heads import FeatureTransform
 
 Conditions = dict[str, np.ndarray]
-
-
-def encoded(
-    encoder: ImageEncoder, transform: FeatureTransform, images: np.ndarray, channels: int
-) -> np.ndarray:
-    """Transformed features (m, F) of images of any number of channels.
-
-    Args:
-      images: (m, H, W, 1 or 3) uint8.
-      channels: that the encoder takes: colour becomes grey, grey is repeated.
-    """
-    if channels == 1:
-        images = grey(images)
-    elif images.shape[-1] == 1:
-        images = np.repeat(images, channels, axis=-1)
-    return np.asarray(transform.apply(jnp.asarray(encoder.features(images))))
-
-
-def draw_supports(
-    seed: int, labels: np.ndarray, classes: int, *, shot: int, draws: int, pool: int
-) -> np.ndarray:
-    """Indices (draws, classes, shot) of support images, different ones within a draw.
-
-    Args:
-      labels: (m,) of the images. classes: numbered from 0.
-      pool: images of a class that are drawn from, the first so many; 0 for all.
-    Raises:
-      UserError: a class with fewer images than `shot`.
-    """
-    rng = np.random.default_rng(seed)
-    found = np.empty((draws, classes, shot), np.int64)
-    for c in range(classes):
-        rows = np.flatnonzero(labels == c)[: pool or None]
-        if len(rows) < shot:
-            raise UserError(
-                f"class {c} has {len(rows)} images to draw support images from; {shot} are needed."
-            )
-        order = rng.permuted(np.tile(rows, (draws, 1)), axis=1)
-        found[:, c] = order[:, :shot]
-    return found
 
 
 def conditions(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -11,11 +10,7 @@ import numpy as np
 from jax import Array
 
 from flown_jax.flow import density
-from flown_jax.networks.tuning import Training, train_with_rates
-from flown_jax.training.recipe import Recipe
-from flown_jax.training.stages import StageContext
 from flown_jax.weights.joint import JointSpace
-from flown_jax.weights.spec import WeightSpec
 
 
 def handed_out(
@@ -57,48 +52,3 @@ def from_density(
         for i, chosen in enumerate(sets)
     ]
     return jnp.stack(draws)
-
-
-def train_starts(
-    context: StageContext,
-    spec: WeightSpec,
-    starts: Mapping[str, np.ndarray],
-    data: Training,
-    *,
-    name: str,
-    seed: int,
-    steps: int,
-    batch: int,
-    rates: Sequence[float],
-    tuned_on: int,
-) -> dict[str, np.ndarray]:
-    """The same starts after some steps of training with Adam, by name.
-
-    The learning rate of each kind of start is chosen on validation images.
-
-    Args:
-      starts: kind -> (S, D). data: the set's images.
-      name: of the set; runs of a stage differ in it.
-      seed: of the order of the images.
-      rates: learning rates. tuned_on: starts of a kind that choose among them.
-    """
-    order = np.random.default_rng((seed, 3)).permutation(len(data.labels))
-    # One epoch of as many images as the steps take.
-    rows = np.resize(order, steps * batch)
-    counts = [len(weights) for weights in starts.values()]
-    tried = {kind: weights[:tuned_on] for kind, weights in starts.items()}
-    _, found = train_with_rates(
-        context,
-        spec,
-        starts,
-        tried,
-        rates,
-        dataclasses.replace(data, images=data.images[rows], labels=data.labels[rows]),
-        seeds=(range(len(rates) * sum(map(len, tried.values()))), range(sum(counts))),
-        epochs=(1,),
-        tuned_at=1,
-        names=(f"{name}-rates", name),
-        optimizer=Recipe(steps=steps, batch=batch, learning_rate=1.0, optimizer="adam"),
-        batch=batch,
-    )
-    return dict(zip(starts, np.split(found["weights"][0], np.cumsum(counts)[:-1]), strict=True))

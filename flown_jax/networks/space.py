@@ -14,10 +14,10 @@ from jax import Array
 
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
+from flown_jax.evaluation.networks import log_probabilities
 from flown_jax.meta_model.targets import RunImages, Support, Target, register
 from flown_jax.models import many
 from flown_jax.networks.conditions import nearest_set
-from flown_jax.networks.evaluation import log_probabilities
 from flown_jax.weights.joint import JointSpace
 from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import distances

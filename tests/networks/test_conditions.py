@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flown_jax.data.episodes import draw_supports
 from flown_jax.data.preprocessing import grey
 from flown_jax.errors import UserError
+from flown_jax.image_encoders import encoded
 from flown_jax.models.heads import FeatureTransform
-from flown_jax.networks.conditions import conditions, draw_supports, encoded, nearest_set
+from flown_jax.networks.conditions import conditions, nearest_set
 from tests.few_shot import small
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(small.WAY), 12))

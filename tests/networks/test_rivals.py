@@ -11,9 +11,9 @@ from flown_jax.networks.conditions import centres, nearest_set
 from flown_jax.networks.confusion import came_out
 from flown_jax.networks.space import NetworkSpace, OfSet
 from flown_jax.networks.starts import random_starts
-from flown_jax.networks.tuning import Training
 from flown_jax.training import Records
 from flown_jax.training.stages import StageContext
+from flown_jax.training.tuning import Training
 from tests.networks import zoos
 
 NAMES = ("grey", "colour")

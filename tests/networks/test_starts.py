@@ -12,7 +12,7 @@ from flown_jax.meta_model.sampling import sample_keys
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
 from flown_jax.networks import starts
-from flown_jax.networks.starts import ZooRecipe
+from flown_jax.training.zoo_recipe import ZooRecipe
 from flown_jax.weights.spec import WeightSpec
 
 NETWORK = CNN(channels=(2,), kernels=(3,), pools=(False,), hidden=(), num_classes=3)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from flown_jax.training.fine_tuning import accuracy, fine_tune
+from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext
 from flown_jax.weights.spec import WeightSpec
 
@@ -69,6 +70,51 @@ def train_with_rates(
         labels=data.labels,
         **recipe,
     )
+
+
+def train_starts(
+    context: StageContext,
+    spec: WeightSpec,
+    starts: Mapping[str, np.ndarray],
+    data: Training,
+    *,
+    name: str,
+    seed: int,
+    steps: int,
+    batch: int,
+    rates: Sequence[float],
+    tuned_on: int,
+) -> dict[str, np.ndarray]:
+    """The same starts after some steps of training with Adam, by name.
+
+    The learning rate of each kind of start is chosen on validation images.
+
+    Args:
+      starts: kind -> (S, D). data: the set's images.
+      name: of the set; runs of a stage differ in it.
+      seed: of the order of the images.
+      rates: learning rates. tuned_on: starts of a kind that choose among them.
+    """
+    order = np.random.default_rng((seed, 3)).permutation(len(data.labels))
+    # One epoch of as many images as the steps take.
+    rows = np.resize(order, steps * batch)
+    counts = [len(weights) for weights in starts.values()]
+    tried = {kind: weights[:tuned_on] for kind, weights in starts.items()}
+    _, found = train_with_rates(
+        context,
+        spec,
+        starts,
+        tried,
+        rates,
+        replace(data, images=data.images[rows], labels=data.labels[rows]),
+        seeds=(range(len(rates) * sum(map(len, tried.values()))), range(sum(counts))),
+        epochs=(1,),
+        tuned_at=1,
+        names=(f"{name}-rates", name),
+        optimizer=Recipe(steps=steps, batch=batch, learning_rate=1.0, optimizer="adam"),
+        batch=batch,
+    )
+    return dict(zip(starts, np.split(found["weights"][0], np.cumsum(counts)[:-1]), strict=True))
 
 
 def tuned_accuracy(
