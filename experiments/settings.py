@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flown_jax.data.datasets import FewShotData
+from flown_jax.data.episodes import Setting
 from flown_jax.errors import UserError
 
 _FORM = re.compile(r"([1-9]\d*)-way ([1-9]\d*)-shot")
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """n classes of k support images each.
-
-    Attributes:
-      way: n. shot: k.
-    """
-
-    way: int
-    shot: int
-
-    @property
-    def name(self) -> str:
-        """As in the config and in results."""
-        return f"{self.way}-way {self.shot}-shot"
-
-    @property
-    def slug(self) -> str:
-        """For the names of files."""
-        return self.name.replace(" ", "-")
-
-    def check(self, where: str, classes: int, images: int, query: int) -> None:
-        """Refuse sets that are too small for tasks of this setting.
-
-        Args:
-          where: which set. classes: how many it has. images: in its smallest class.
-          query: query images a class.
-        Raises:
-          UserError: too few classes or images.
-        """
-        if classes < self.way:
-            raise UserError(f"{self.name} tasks need {self.way} classes; {where} are {classes}.")
-        if images < self.shot + query:
-            raise UserError(
-                f"{self.name} tasks with {query} query images need {self.shot + query} images of "
-                f"each class; the smallest of {where} has {images}."
-            )
 
 
 def settings(texts: Sequence[str]) -> tuple[Setting, ...]:

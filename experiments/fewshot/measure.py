@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from experiments.fewshot.designs import Design
 from experiments.fewshot.heads import nearest_shot, probe_of
 from experiments.fewshot.methods import Methods
-from experiments.settings import Setting
 from experiments.stages import Stages
 from experiments.tasks import Tables
+from flown_jax.data.episodes import Setting
 from flown_jax.evaluation.predictions import Prediction, rows_of
 from flown_jax.few_shot.evaluation import sampled
 from flown_jax.few_shot.tasks import TaskTable

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.retrieval.pictures import Pictures
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages, recipe
+from flown_jax.data.pictures import Pictures
 from flown_jax.encoders import pca
 from flown_jax.encoders.codecs import make_codec, tuples
 from flown_jax.errors import UserError

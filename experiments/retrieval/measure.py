@@ -10,10 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.retrieval.designs import Design, latents_of
-from experiments.retrieval.pictures import Pictures
 from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages
+from flown_jax.data.pictures import Pictures
 from flown_jax.evaluation.networks import SetMeasures, Yard, measure, rows_of, yard
 from flown_jax.evaluation.novelty import Yardstick
 from flown_jax.networks.confusion import came_out

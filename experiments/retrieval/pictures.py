@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from typing import Any
 
 import numpy as np
@@ -11,50 +9,10 @@ from ml_collections import ConfigDict
 
 from experiments.zoo_training import split
 from flown_jax.data import image_sets
+from flown_jax.data.pictures import Images, Pictures
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
-from flown_jax.training.stages import fingerprint
 from flown_jax.weights.spec import WeightSpec
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pictures:
-    """Labelled images.
-
-    Attributes:
-      images: (n, H, W, C) uint8. labels: (n,).
-      preprocessing: of the networks' inputs.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    preprocessing: Preprocessing
-
-    @functools.cached_property
-    def inputs(self) -> np.ndarray:
-        """The images as the networks take them, (n, H, W, C) float32."""
-        return self.preprocessing.apply(self.images)
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Of the content."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return fingerprint("pictures", fields)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Images:
-    """The images of a data set.
-
-    Attributes:
-      train: that its networks saw. validation: the rest of them. test: of the test split.
-      class_names: in the order of the labels.
-    """
-
-    train: Pictures
-    validation: Pictures
-    test: Pictures
-    class_names: tuple[str, ...]
 
 
 def read_images(

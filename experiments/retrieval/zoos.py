@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 
 from configs.zoo import get_config as zoo_config
 from configs.zoo import variants as zoo_variants
-from experiments.retrieval.pictures import Images, Pictures, read_images
+from experiments.retrieval.pictures import read_images
 from experiments.stages import Stages
 from experiments.zoo_training import ZooTraining
+from flown_jax.data.pictures import Images, Pictures
 from flown_jax.errors import UserError
 from flown_jax.networks.starts import on_disk
 from flown_jax.training.fingerprints import plain_values

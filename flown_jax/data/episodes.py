@@ -6,6 +6,7 @@ label of a class is its drawn position, so that nothing about a class id reaches
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -15,6 +16,45 @@ from flax import struct
 from jax import Array
 
 from flown_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """n classes of k support images each.
+
+    Attributes:
+      way: n. shot: k.
+    """
+
+    way: int
+    shot: int
+
+    @property
+    def name(self) -> str:
+        """As in the config and in results."""
+        return f"{self.way}-way {self.shot}-shot"
+
+    @property
+    def slug(self) -> str:
+        """For the names of files."""
+        return self.name.replace(" ", "-")
+
+    def check(self, where: str, classes: int, images: int, query: int) -> None:
+        """Refuse sets that are too small for tasks of this setting.
+
+        Args:
+          where: which set. classes: how many it has. images: in its smallest class.
+          query: query images a class.
+        Raises:
+          UserError: too few classes or images.
+        """
+        if classes < self.way:
+            raise UserError(f"{self.name} tasks need {self.way} classes; {where} are {classes}.")
+        if images < self.shot + query:
+            raise UserError(
+                f"{self.name} tasks with {query} query images need {self.shot + query} images of "
+                f"each class; the smallest of {where} has {images}."
+            )
 
 
 @struct.dataclass

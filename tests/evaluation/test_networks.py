@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flown_jax.evaluation import networks as evaluation
 from flown_jax.evaluation.networks import SetMeasures, log_probabilities, measure, rows_of, yard
 from flown_jax.evaluation.novelty import error_sets
-from flown_jax.networks import evaluation
 from flown_jax.weights.symmetries import transform
 from tests.layers.helpers import quick_jit
 from tests.networks import zoos

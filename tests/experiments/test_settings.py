@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.settings import Setting, settings
+from experiments.settings import settings
+from flown_jax.data.episodes import Setting
 from flown_jax.errors import UserError
 
 

@@ -11,7 +11,7 @@ from flown_jax.networks.conditions import centres, nearest_set
 from flown_jax.networks.confusion import came_out
 from flown_jax.networks.space import NetworkSpace, OfSet
 from flown_jax.networks.starts import random_starts
-from flown_jax.training import Records
+from flown_jax.training import Records, tuning
 from flown_jax.training.stages import StageContext
 from flown_jax.training.tuning import Training
 from tests.networks import zoos
@@ -81,7 +81,7 @@ def test_rivals_are_trained_with_the_rate_that_validation_chooses(tmp_path):
     starts = {"average": zoos.weights("grey", COUNT, 3)}
     starts["kaiming"] = random_starts(keys, spec, "kaiming_normal")
     records = Records(tmp_path)
-    found = rivals.train_starts(
+    found = tuning.train_starts(
         StageContext("rivals", tmp_path / "progress", records),
         spec,
         starts,

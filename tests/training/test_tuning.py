@@ -8,7 +8,7 @@ import pytest
 
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
-from flown_jax.networks import tuning
+from flown_jax.training import tuning
 from flown_jax.weights.spec import WeightSpec
 
 NETWORK = CNN(channels=(2,), kernels=(3,), pools=(False,), hidden=(), num_classes=3)

@@ -13,9 +13,9 @@ from experiments.retrieval import initialise as module
 from experiments.retrieval.check import check_initialise
 from experiments.retrieval.designs import Design
 from experiments.retrieval.initialise import STARTS
-from experiments.retrieval.pictures import Images, Pictures
 from experiments.retrieval.zoos import Data
 from experiments.stages import Stages
+from flown_jax.data.pictures import Images, Pictures
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.models.cnn import CNN
