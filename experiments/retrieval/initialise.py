@@ -14,6 +14,7 @@ from experiments.retrieval.designs import Design, latents_of
 from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages
+from flown_jax.evaluation.zoo_retrieval_tables import start_curve, start_rows
 from flown_jax.meta_model.sampling import sample_keys
 from flown_jax.networks import starts
 from flown_jax.networks.space import OfSet
@@ -75,8 +76,8 @@ def initialise(
         found["remarks"][name] = values["remarks"]
         for i, start in enumerate(values["starts"]):
             measured, rate = values["accuracy"][:, i], float(values["rates"][i])
-            found["rows"] += starts.rows(start, name, part.epochs, measured, rate)
-            found["curves"][name][start] = starts.curve(part.epochs, measured)
+            found["rows"] += start_rows(start, name, part.epochs, measured, rate)
+            found["curves"][name][start] = start_curve(part.epochs, measured)
             found["rates"][name][start] = rate
     for name in part.unseen:
         if name not in data.unseen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -40,26 +41,40 @@ class SetMeasures:
     matching: np.ndarray
 
 
-def log_probabilities(spec: WeightSpec, weights: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Log-probabilities (N, n, classes) float32 of networks (N, D) on images (n, H, W, C)."""
+def network_logits(
+    spec: WeightSpec, weights: jax.Array, images: jax.Array, base: Any = None
+) -> jax.Array:
+    """Logits (N, B, classes) of networks (N, D) on the same images (B, H, W, C).
+
+    Args:
+      base: variables that the vectors are a part of, or take their running statistics from.
+    """
+    if base is not None:
+        return jax.vmap(lambda w: spec.apply(w, images, base))(weights)
+    params = jax.vmap(spec.unflatten)(weights)["params"]
+    return many.logits(spec.module())(params, images[None])
+
+
+def log_probabilities(
+    spec: WeightSpec, weights: np.ndarray, images: np.ndarray, base: Any = None
+) -> np.ndarray:
+    """Log-probabilities (N, n, classes) float32 of networks (N, D) on images (n, H, W, C).
+
+    Args:
+      base: as in `network_logits`.
+    """
     parts = []
     for start in range(0, len(images), _CHUNK):
         part = images[start : start + _CHUNK]
         padded = np.concatenate([part, np.repeat(part[-1:], _CHUNK - len(part), axis=0)])
-        parts.append(np.asarray(_log_probs(spec, weights, padded))[:, : len(part)])
+        found = _log_probs(spec, jnp.asarray(weights), jnp.asarray(padded), base)
+        parts.append(np.asarray(found)[:, : len(part)])
     return np.concatenate(parts, axis=1)
 
 
-def _log_probs(spec: WeightSpec, weights: np.ndarray, images: np.ndarray) -> jax.Array:
-    return _compiled(spec, jnp.asarray(weights), jnp.asarray(images))
-
-
-def _forward(spec: WeightSpec, weights: jax.Array, images: jax.Array) -> jax.Array:
-    params = jax.vmap(spec.unflatten)(weights)["params"]
-    return jax.nn.log_softmax(many.logits(spec.module())(params, images[None]))
-
-
-_compiled = jax.jit(_forward, static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def _log_probs(spec: WeightSpec, weights: jax.Array, images: jax.Array, base: Any) -> jax.Array:
+    return jax.nn.log_softmax(network_logits(spec, weights, images, base))
 
 
 @dataclass(frozen=True, eq=False)

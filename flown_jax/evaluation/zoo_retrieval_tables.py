@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from flown_jax.evaluation import tables
+from flown_jax.evaluation.classification import interval
 
 _SUMMARY = ("accuracy", "accuracy_minus_originals", "diversity", "copies")
 
@@ -88,3 +91,41 @@ def originals(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def start_curve(epochs: Sequence[int], accuracies: np.ndarray) -> dict[str, list[Any]]:
+    """{"epochs", "mean", "std"} of accuracies (E, R) of R runs; the std is 0 for one run."""
+    spread = accuracies.std(1, ddof=1) if accuracies.shape[1] > 1 else np.zeros(len(accuracies))
+    return {
+        "epochs": [int(epoch) for epoch in epochs],
+        "mean": [float(value) for value in accuracies.mean(1)],
+        "std": [float(value) for value in spread],
+    }
+
+
+def start_rows(
+    start: str, name: str, epochs: Sequence[int], accuracies: np.ndarray, rate: float
+) -> list[dict[str, Any]]:
+    """Tidy rows of one start on one data set: mean and 95 % interval over runs, and its rate.
+
+    Args:
+      accuracies: (E, R). rate: learning rate that was chosen.
+    """
+    count = accuracies.shape[1]
+    found = [
+        (f"accuracy_epoch_{epoch}", float(own.mean()), interval(own)[1] if count > 1 else None)
+        for epoch, own in zip(epochs, accuracies, strict=True)
+    ]
+    found.append(("learning_rate", float(rate), None))
+    return [
+        {
+            "table": "initialise",
+            "method": start,
+            "set": name,
+            "metric": metric,
+            "value": value,
+            "ci95": ci95,
+            "n": count,
+        }
+        for metric, value, ci95 in found
+    ]

@@ -1,4 +1,4 @@
-"""Networks of the zoos of several data sets as one target space."""
+"""Networks of the zoos of several data sets, or the same part of them, as one target space."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jax import Array
 
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
-from flown_jax.evaluation.networks import log_probabilities
+from flown_jax.evaluation.networks import log_probabilities, network_logits
 from flown_jax.meta_model.targets import RunImages, Support, Target, register
-from flown_jax.models import many
+from flown_jax.models import layout
 from flown_jax.networks.conditions import nearest_set
 from flown_jax.weights.joint import JointSpace
 from flown_jax.weights.spec import WeightSpec
@@ -47,6 +47,8 @@ class NetworkSpace(Target):
       centres: of each data set, the mean of its known conditions, named arrays (1, n, E): what
         tells which set a user shows; None while it is trained.
       class_names: of each data set, as (name, names) pairs.
+      bases: of each data set, the variables around vectors that are a part of a network, or that
+        have no running statistics; None where vectors are the whole of it.
     """
 
     mean: Array
@@ -57,16 +59,22 @@ class NetworkSpace(Target):
     class_names: tuple[tuple[str, tuple[str, ...]], ...] = struct.field(
         pytree_node=False, default=()
     )
+    bases: dict[str, Any] | None = None
 
     resizes: ClassVar[bool] = True
     what: ClassVar[str] = "whole networks"
 
     @classmethod
-    def fit(cls, joint: JointSpace, weights: Mapping[str, np.ndarray]) -> NetworkSpace:
+    def fit(
+        cls,
+        joint: JointSpace,
+        weights: Mapping[str, np.ndarray],
+        bases: Mapping[str, Any] | None = None,
+    ) -> NetworkSpace:
         """The space of training networks.
 
         Args:
-          weights: (N, D of the set) of each data set.
+          weights: (N, D of the set) of each data set. bases: see the attribute.
         """
         parts = {name: joint.embed(name, w).astype(np.float64) for name, w in weights.items()}
         vectors = np.concatenate(list(parts.values()))
@@ -81,6 +89,7 @@ class NetworkSpace(Target):
             jnp.asarray(scale, jnp.float32),
             {name: jnp.asarray(value, jnp.float32) for name, value in spacing.items()},
             joint,
+            bases=None if bases is None else dict(bases),
         )
 
     @property
@@ -107,9 +116,8 @@ class NetworkSpace(Target):
           weights: (M, D of the set).
           batch: `context`, `images` (b, H, W, C), preprocessed, and `labels` (b,).
         """
-        spec = self.joint.spec(batch["context"].name)
-        params = jax.vmap(spec.unflatten)(weights)["params"]
-        scores = many.logits(spec.module())(params, batch["images"][None])
+        spec, base = self._network(batch["context"])
+        scores = network_logits(spec, weights, batch["images"], base)
         targets = jnp.broadcast_to(batch["labels"], scores.shape[:2])
         return optax.softmax_cross_entropy_with_integer_labels(scores, targets)
 
@@ -129,9 +137,14 @@ class NetworkSpace(Target):
             for name, spec in self.joint.specs
         }
         arrays = {"mean": self.mean, "scale": self.scale, "spacing": self.spacing}
-        if self.centres is not None:
-            arrays["centres"] = self.centres
+        optional = {"centres": self.centres, "bases": self.bases}
+        arrays |= {name: value for name, value in optional.items() if value is not None}
         return {"way": self._way, "sets": sets}, arrays
+
+    def _network(self, context: OfSet) -> tuple[WeightSpec, Any]:
+        """Spec and base of a set's networks."""
+        base = None if self.bases is None else self.bases[context.name]
+        return self.joint.spec(context.name), base
 
     @property
     def _way(self) -> int:
@@ -180,23 +193,22 @@ class NetworkSpace(Target):
 
     def probabilities(self, weights: np.ndarray, context: OfSet, run: RunImages) -> np.ndarray:
         """Class probabilities (S, m, n) of networks (S, D of the set) on images of any size."""
-        spec = self.joint.spec(context.name)
-        images = run.images
+        (spec, base), images = self._network(context), run.images
         if images.dtype != np.uint8:
             images = np.round(255 * images).astype(np.uint8)
         inputs = Preprocessing.from_dict(spec.inputs_dict).apply(images)
-        return np.exp(log_probabilities(spec, weights, inputs))
+        return np.exp(log_probabilities(spec, weights, inputs, base))
 
     def state_dicts(self, weights: np.ndarray, context: OfSet) -> list[dict[str, np.ndarray]]:
-        """Of each network, as a torch module of the same architecture loads them."""
-        spec = self.joint.spec(context.name)
-        return [
-            {
-                entry.name: np.ascontiguousarray(one[spec.slices[entry.name]]).reshape(entry.shape)
-                for entry in spec.entries
-            }
-            for one in np.asarray(weights)
-        ]
+        """Of each whole network, as a torch module of the same architecture loads them."""
+        spec, base = self._network(context)
+        names = spec.module().state_dict_names()
+        found = []
+        for one in np.asarray(weights):
+            leaves = dict(layout.leaves(spec.unflatten(one, base)))
+            tensors = {n: layout.to_torch(path, leaves[path]) for n, path in names.items()}
+            found.append({name: np.array(t, order="C") for name, t in tensors.items()})
+        return found
 
     def fits(self, weights: np.ndarray, way: int, context: Any) -> bool:
         """Whether these are vectors (S, D) of a set's networks."""

@@ -7,21 +7,17 @@ network, and its runs differ in the order of the data alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from flown_jax.data import image_sets
-from flown_jax.evaluation.classification import interval
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
 from flown_jax.networks.conditions import Conditions, nearest_set
 from flown_jax.weights.spec import WeightSpec
-
-TABLE = "initialise"
 
 
 def on_disk(names: Iterable[str], data_dir: str | Path) -> tuple[str, ...]:
@@ -68,41 +64,3 @@ def nearest(condition: Conditions, banks: Mapping[str, Conditions]) -> str:
     """
     votes = Counter(nearest_set(condition, banks))
     return max(banks, key=lambda name: votes[name])
-
-
-def curve(epochs: Sequence[int], accuracies: np.ndarray) -> dict[str, list[Any]]:
-    """{"epochs", "mean", "std"} of accuracies (E, R) of R runs; the std is 0 for one run."""
-    spread = accuracies.std(1, ddof=1) if accuracies.shape[1] > 1 else np.zeros(len(accuracies))
-    return {
-        "epochs": [int(epoch) for epoch in epochs],
-        "mean": [float(value) for value in accuracies.mean(1)],
-        "std": [float(value) for value in spread],
-    }
-
-
-def rows(
-    start: str, name: str, epochs: Sequence[int], accuracies: np.ndarray, rate: float
-) -> list[dict[str, Any]]:
-    """Tidy rows of one start on one data set: mean and 95 % interval over runs, and its rate.
-
-    Args:
-      accuracies: (E, R). rate: learning rate that was chosen.
-    """
-    count = accuracies.shape[1]
-    found = [
-        (f"accuracy_epoch_{epoch}", float(own.mean()), interval(own)[1] if count > 1 else None)
-        for epoch, own in zip(epochs, accuracies, strict=True)
-    ]
-    found.append(("learning_rate", float(rate), None))
-    return [
-        {
-            "table": TABLE,
-            "method": start,
-            "set": name,
-            "metric": metric,
-            "value": value,
-            "ci95": ci95,
-            "n": count,
-        }
-        for metric, value, ci95 in found
-    ]

@@ -43,8 +43,8 @@ class JointSpace:
         """The joint space of some specs.
 
         Raises:
-          UserError: no spec, or networks that differ in more than the channels of their images,
-            the activation and the preprocessing.
+          UserError: no spec, networks that differ in more than the channels of their images,
+            the activation and the preprocessing, or other parts of networks.
         """
         if not specs:
             raise UserError("a joint space needs the spec of one data set at least.")
@@ -124,7 +124,9 @@ class JointSpace:
 def _misfit(spec: WeightSpec, widest: WeightSpec) -> str | None:
     """Why a spec's vectors are no part of those of the widest, or None."""
     if spec.partial or widest.partial:
-        return "they are parts of networks"
+        # Of parts, only the same ones.
+        same = spec.partial and widest.partial and spec.entries == widest.entries
+        return None if same else "they are parts of networks, and not the same ones"
     if spec.model != widest.model:
         return f"their models are {spec.model} and {widest.model}"
     for i, (own, wide) in enumerate(zip(spec.entries, widest.entries, strict=False)):

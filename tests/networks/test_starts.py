@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from flown_jax.evaluation.classification import interval
 from flown_jax.meta_model.sampling import sample_keys
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
@@ -149,29 +148,3 @@ def test_nearest_is_that_of_most_draws():
     banks = {name: {"a": np.full((2, 1, 1), at)} for name, at in (("x", 0.0), ("y", 10.0))}
     assert starts.nearest({"a": np.asarray([1.0, 9.0, 8.0]).reshape(3, 1, 1)}, banks) == "y"
     assert starts.nearest({"a": np.asarray([9.0, 1.0]).reshape(2, 1, 1)}, banks) == "x"
-
-
-def test_rows_and_curve_of_runs():
-    measured = np.asarray([[0.1, 0.3, 0.2], [0.5, 0.7, 0.9]])
-    line = starts.curve((0, 5), measured)
-    assert line["epochs"] == [0, 5]
-    np.testing.assert_allclose(line["mean"], [0.2, 0.7])
-    np.testing.assert_allclose(line["std"], [0.1, 0.2])
-    first, last, rate = starts.rows("flown", "usps", (0, 5), measured, 3e-4)
-    assert (first["metric"], last["metric"]) == ("accuracy_epoch_0", "accuracy_epoch_5")
-    assert (last["value"], last["ci95"]) == interval(measured[1])
-    assert rate == {
-        "table": "initialise",
-        "method": "flown",
-        "set": "usps",
-        "metric": "learning_rate",
-        "value": 3e-4,
-        "ci95": None,
-        "n": 3,
-    }
-
-
-def test_one_run_has_no_interval():
-    measured = np.asarray([[0.25]])
-    assert starts.curve((0,), measured)["std"] == [0.0]
-    assert starts.rows("flown", "usps", (0,), measured, 1e-3)[0]["ci95"] is None
