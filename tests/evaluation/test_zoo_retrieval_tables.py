@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from flown_jax.evaluation.classification import interval
 from flown_jax.evaluation.zoo_retrieval_tables import start_curve, start_rows
 
 
