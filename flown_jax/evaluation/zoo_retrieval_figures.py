@@ -1,6 +1,6 @@
 """Figures of generated networks: accuracy against diversity, confusion, fine-tuning, losses.
 
-Rows are tidy, as `retrieval.evaluation.rows_of` gives them; `sets` is set -> title everywhere.
+Rows are tidy, as `networks.rows_of` gives them; `sets` is set -> title everywhere.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def latent_batches(
       conditions: of each set, named arrays (S, n, E) of S support draws.
       batch: latents a step, spread over the sets by chance.
       target: `members` flows to the networks' latents, `mixes` to means of several of a set, as
-        `mixing.mixed`.
+        `meta_model.mixing.mixed`.
       members, concentration, noise: of a mix.
     Raises:
       UserError: an unknown target.
