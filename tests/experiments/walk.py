@@ -96,6 +96,7 @@ def walked(
     others: Mapping[str, Mapping[str, Any]],
     patch: Any,
     module: Any = stages,
+    groups: tuple[str, ...] = ("",),
 ) -> dict[str, str | None]:
     """Field -> the first stage that it changes, or None.
 
@@ -103,6 +104,7 @@ def walked(
       compute: the command's stages, of a config.
       others: field -> the values to try, of this and others, where not any will do.
       patch: pytest's monkeypatch. module: whose `stage` is replaced.
+      groups: only fields whose names begin with one of these.
     """
     walk = Walk(values)
     patch.setattr(module, "stage", walk)
@@ -112,6 +114,8 @@ def walked(
     assert len(walk.reference) > 2
     found = {}
     for field, value in fields(config):
+        if not field.startswith(groups):
+            continue
         values = others[field] if field in others else {field: _other(value)}
         other = changed(config, values)
         found[field] = walk.first(lambda other=other: compute(other))

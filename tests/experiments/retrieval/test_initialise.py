@@ -20,7 +20,7 @@ from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
-from flown_jax.networks import tuning
+from flown_jax.training import tuning
 from flown_jax.training.fine_tuning import accuracy, fine_tune
 from flown_jax.training.stages import StageResult
 from flown_jax.training.trees import load_tree
