@@ -142,7 +142,7 @@ def ot_plan(
     if cost.ndim != 2:
         raise ValueError(f"cost must be (B0, B1), got {cost.shape}.")
     if method == "exact":
-        return _whole_plan(cost) / math.lcm(*cost.shape)
+        return _whole_plan(cost.copy()) / math.lcm(*cost.shape)
     if method not in ("sinkhorn", "unbalanced"):
         raise ValueError(f"method {method!r} is unknown, expected exact, sinkhorn or unbalanced.")
     if reg is None or not reg > 0:
@@ -213,10 +213,11 @@ def _assign(x0, x1, groups) -> np.ndarray:
 
 def _partners(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Row of a for each row of b, both (B, D), of the least summed squared distance."""
-    # What depends on one partner only, a shift of either set included, moves no optimum: without
-    # it, a matrix product has the digits that differences would have.
-    a, b = a - a.mean(0), b - b.mean(0)
-    cost = (-2 * b) @ a.T
+    # A shift of both moves no distance: about a centre, a matrix product has the digits that
+    # differences would have. What depends on one row of b only moves no optimum.
+    centre = a.mean(0)
+    a, b = a - centre, b - centre
+    cost = b @ (-2 * a).T
     cost += (a * a).sum(1)
     plan = _whole_plan(cost)
     partners = plan.argmax(1)
@@ -251,6 +252,8 @@ def _group_rows(groups) -> list[np.ndarray]:
 def _whole_plan(cost: np.ndarray) -> np.ndarray:
     """Vertex of the transport polytope, (B0, B1), scaled so that it is made of whole numbers.
 
+    The costs are overwritten by the reduced ones, which have the same optima.
+
     Its sum is the least common multiple of B0 and B1; for B0 = B1 it is a permutation matrix, also
     where optima tie, because sums and differences of whole numbers are not rounded.
     """
@@ -259,11 +262,11 @@ def _whole_plan(cost: np.ndarray) -> np.ndarray:
     rows, columns = cost.shape
     total = math.lcm(rows, columns)
     a, b = np.full(rows, total / rows), np.full(columns, total / columns)
-    # The reduced costs have the same optima and take fewer pivots.
-    reduced = cost - cost.min(1, keepdims=True)
-    reduced -= reduced.min(0)
+    # Fewer pivots, and no further array of this size, whose pages take longer than its arithmetic.
+    cost -= cost.min(1, keepdims=True)
+    cost -= cost.min(0)
     limit = _PIVOTS * (rows + columns)
-    plan, log = _pot().emd(a, b, reduced, numItermax=limit, log=True, check_marginals=False)
+    plan, log = _pot().emd(a, b, cost, numItermax=limit, log=True, check_marginals=False)
     if log["warning"] is not None:
         raise ValueError(f"the transport problem was not solved in {limit} pivots.")
     return plan
