@@ -29,6 +29,7 @@ from flown_jax.image_encoders import ImageEncoder
 from flown_jax.meta_model.build import Parts, build
 from flown_jax.meta_model.targets import RunImages, Support
 from flown_jax.models.heads import FeatureTransform
+from flown_jax.training.stages import FORMAT
 from flown_jax.training.trees import load_tree, save_tree
 
 _ARRAYS, _DESCRIPTION = "arrays.safetensors", "meta_model.json"
@@ -53,7 +54,7 @@ class MetaModel:
         """The meta-model of a finished run of an experiment.
 
         Raises:
-          UserError: the run is not finished, or its files are damaged.
+          UserError: the run is not finished, of another version, or its files are damaged.
         """
         folder = Path(workdir) / "stages" / "model"
         if not (folder / "stage.json").exists():
@@ -61,9 +62,13 @@ class MetaModel:
                 f"{workdir} holds no finished meta-model: run its experiment with "
                 f"--workdir={workdir} to its end first."
             )
-        values = _checked(
-            folder / "outputs.safetensors", read_json(folder / "stage.json", str(workdir))
-        )
+        record = read_json(folder / "stage.json", str(workdir))
+        if record.get("format") != FORMAT:
+            raise UserError(
+                f"{workdir} was made by another version of flown_jax: run its experiment again, in "
+                "a new --workdir."
+            )
+        values = _checked(folder / "outputs.safetensors", record)
         return cls(build(values["description"], values["arrays"]), values["arrays"])
 
     @classmethod

@@ -276,3 +276,11 @@ def test_damaged_and_foreign_folders_are_refused_by_name(tmp_path):
     record.write_text("{")
     with pytest.raises(UserError, match="damaged"):
         MetaModel.load(tmp_path)
+
+
+def test_a_run_of_another_version_is_refused(tmp_path):
+    folder = tmp_path / "stages" / "model"
+    folder.mkdir(parents=True)
+    (folder / "stage.json").write_text(json.dumps({"format": 1, "sha256": ""}))
+    with pytest.raises(UserError, match="was made by another version of flown_jax: run its"):
+        MetaModel.restore(tmp_path)
