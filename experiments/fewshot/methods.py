@@ -31,7 +31,6 @@ from flown_jax.models.logistic import fit_logistic
 # What is made of the heads of a design beside, and of a rival in the main one's latents.
 _KINDS = (("ensemble",), ("mean", "ensemble", "top_support"))
 _CHOOSING = 20  # heads a task while a temperature is chosen
-_CHOOSING_TASKS = 50  # of the rivals' temperatures: a DDPM takes ten times a flow's evaluations
 
 
 class Methods:
@@ -86,12 +85,11 @@ class Methods:
         return self._condition(self.parts.conditioner, support)
 
     def choose(self, validation: TaskTable) -> None:
-        """CAML's weight by validation tasks, the rivals' temperatures by the first of them.
+        """CAML's weight and the rivals' temperatures, by validation tasks.
 
-        The meta-model's own temperature was chosen by all of them when it was assembled.
+        The meta-model's own temperature was chosen in the same way when it was assembled.
         """
         self._choose_caml_weight(validation)
-        validation = validation.take(slice(0, _CHOOSING_TASKS))
         support = jnp.asarray(validation.support())
         key, count = jax.random.key(self.given.seed), min(_CHOOSING, self.samples)
         for name, sampler in self.samplers.items():

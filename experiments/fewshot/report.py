@@ -26,8 +26,7 @@ REMARKS = {
     "flat_unet_ensemble": "the paper's shape, one flat latent and a UNet, with the task loss",
     "flat_unet_plain_ensemble": "the same without the task loss: reconstruction and flow alone",
     "regression": "the flow's network and decoder, trained to give one head at once",
-    "ddpm_mean": "DDPM in the same latent with the same network, each head by itself; temperature "
-    "chosen on 50 validation tasks",
+    "ddpm_mean": "DDPM in the same latent with the same network, each head by itself",
     "ddpm_ensemble": "the average of its probabilities",
     "ddpm_top3_support": "its 3 heads of 50 that fit the support best",
     "flown_mean": "each generated head by itself",

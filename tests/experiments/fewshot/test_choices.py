@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from experiments.fewshot import measure, methods
+from experiments.fewshot import measure
 from flown_jax.training import Records, StageContext, StageResult
 from tests.few_shot import small
 
@@ -68,9 +68,8 @@ def tables():
     return small.table(tasks=8, query=6, seed=1), small.table(tasks=8, query=6, seed=2)
 
 
-def test_choices_are_made_on_validation_tasks_alone(tables, tmp_path, monkeypatch):
+def test_choices_are_made_on_validation_tasks_alone(tables, tmp_path):
     validation, test = tables
-    monkeypatch.setattr(methods, "_CHOOSING_TASKS", 8)
     chosen, rows = evaluated(tmp_path, validation, test)
     same, others = evaluated(tmp_path, validation, poisoned(test))
     assert same == chosen and others != rows
