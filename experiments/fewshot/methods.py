@@ -190,7 +190,7 @@ class Methods:
     def _ddpm(self, steps: int) -> Callable[..., Any]:
         """(key, support, samples, temperature) -> heads and evaluations of the DDPM."""
         given, parts = self.given, self.parts
-        options = {"schedule": schedule(given.ddpm["timesteps"]), "steps": steps}
+        options: dict[str, Any] = {"schedule": schedule(given.ddpm["timesteps"]), "steps": steps}
         sample = partial(sample_diffusion, network=parts.velocity, **options)
         shape = tuple(parts.description["latent_shape"])
         params = given.ddpm_stage.values["params"]
