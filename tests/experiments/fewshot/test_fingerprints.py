@@ -138,3 +138,4 @@ def test_every_field_changes_a_stage(variant, kind, groups, more, tmp_path, monk
     silent = {field for field, stage in found.items() if stage is None}
     without_steps = {field for field in silent if re.search(r"beside\..*\.ensemble\.", field)}
     assert silent - without_steps == {field for field in {**SILENT, **more} if field in found}
+    assert "refused" not in found.values()

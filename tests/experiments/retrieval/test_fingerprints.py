@@ -156,6 +156,7 @@ def test_every_field_changes_a_stage(tmp_path, monkeypatch):
     )
     silent = {field for field, stage in found.items() if stage is None}
     assert silent == {field for field in SILENT if field in found}
+    assert "refused" not in found.values()
 
 
 @pytest.fixture(autouse=True)
