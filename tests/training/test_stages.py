@@ -261,8 +261,9 @@ def functions_that_see_more():
     def named(context, *, steps=steps):
         return {"steps": steps}
 
-    free = lambda context: {"steps": steps}  # noqa: E731
-    return [closed, defaulted, named, free, functools.partial(produce), Bound().method, Bound]
+    bound = Bound().method
+    partial = functools.partial(produce)
+    return [closed, defaulted, named, lambda context: {"steps": steps}, partial, bound, Bound]
 
 
 @pytest.mark.parametrize("function", functions_that_see_more())
