@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from flown_jax.data import image_sets
+from flown_jax.data import image_sets, splits
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.models import many, registry
@@ -93,8 +93,8 @@ class ZooTraining:
             "trunk_epochs": self.plan.trunk_epochs,
             "trunk_seed": self.plan.trunk_seed,
             "held_out": self.config.networks.held_out,
-            "train_images": len(self._train),
-            "images_fingerprint": self.train_set.fingerprint(),
+            "validation_share": self.config.data.validation_share,
+            **splits.record(self.train_set, self._train, self.config.data.split_seed),
             "stage_fingerprint": measured.fingerprint,
         }
         parts = self._epochs({**trained.values, **measured.values})
@@ -194,18 +194,8 @@ def recipe(config: ConfigDict, steps: int) -> Recipe:
 
 
 def split(count: int, config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the training and validation images, drawn once from all training images.
-
-    Raises:
-      UserError: a share that leaves no images to train on.
-    """
-    if not 0 <= config.validation_share < 1:
-        raise UserError(
-            f"data.validation_share is {config.validation_share}; it is a share from 0 below 1."
-        )
-    order = np.random.default_rng(config.split_seed).permutation(count)
-    cut = count - round(count * config.validation_share)
-    return np.sort(order[:cut]), np.sort(order[cut:])
+    """Indices of the training and validation images, drawn once from all training images."""
+    return splits.shares(count, config.validation_share, config.split_seed)
 
 
 def held_out_seeds(seeds: tuple[int, ...], share: float) -> set[int]:

@@ -106,7 +106,9 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
         "rows": [*rows, *confused, *starts["rows"]],
     }
     extra = {
-        "introduction": introduction(config, {n: len(w) for n, w in data.weights.items()}),
+        "introduction": introduction(
+            config, {n: len(rows) for n, rows in data.last.items()}, data.unknown
+        ),
         "curves": starts["curves"],
         "prior_curves": other.curves,
         "confusion": shown,
@@ -117,7 +119,11 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
             }
             for name in data.names
         },
-        "remarks": sentences(starts["remarks"], other.remark, other.facts),
+        "remarks": sentences(
+            {n: [*data.remarks.get(n, []), *of] for n, of in starts["remarks"].items()},
+            other.remark,
+            other.facts,
+        ),
     }
     write(work.path, config, results, extra)
     return results

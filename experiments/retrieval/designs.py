@@ -20,7 +20,7 @@ from flown_jax.encoders import pca
 from flown_jax.encoders.codecs import make_codec, tuples
 from flown_jax.errors import UserError
 from flown_jax.flow import diffusion, paths
-from flown_jax.flow.couplings import get_coupling
+from flown_jax.flow.couplings import get_coupling, independent
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model import losses
 from flown_jax.meta_model.build import latent_space, velocity_of
@@ -247,7 +247,12 @@ def flow(stages: Stages, design: Design) -> StageResult:
 def _train_flow(context: StageContext) -> dict[str, Any]:
     given, part = context.inputs, context.inputs.flow
     loss = partial(losses.flow_loss, source=get_source(part.source), **matching(part))
-    return _train_generator(context, loss, given.flow)
+    return _train_generator(context, loss, given.flow, whole=pairs(part))
+
+
+def pairs(part: ConfigDict) -> bool:
+    """Whether a flow's loss looks at its batch as a whole."""
+    return get_coupling(part.coupling) is not independent
 
 
 def matching(part: ConfigDict) -> dict[str, Any]:
@@ -281,12 +286,14 @@ def schedule(part: ConfigDict) -> diffusion.Schedule:
     return diffusion.linear_schedule(part.timesteps, part.beta_start, part.beta_end)
 
 
-def _train_generator(context: StageContext, loss: Any, part: ConfigDict) -> dict[str, Any]:
+def _train_generator(
+    context: StageContext, loss: Any, part: ConfigDict, **more: Any
+) -> dict[str, Any]:
     given = context.inputs
     network, values = network_of(given.velocity, given.codec), given.codec.values
     batch_at = batches_of(given, values["means"], Standardiser(**values["statistics"]), part)
     found = train_generator(
-        context, network, partial(loss, network), batch_at, recipe(part), seed=given.seed
+        context, network, partial(loss, network), batch_at, recipe(part), seed=given.seed, **more
     )
     return {"params": found}
 

@@ -65,8 +65,8 @@ def initialise(
             "like": like,
             "sets": list(data.names),
             "specs": {n: z.spec for n, z in data.zoos.items()},
-            "train": data.weights,
-            "aligned": aligned.values["train"],
+            "train": {n: data.weights[n][rows] for n, rows in data.last.items()},
+            "aligned": {n: aligned.values["train"][n][rows] for n, rows in data.last.items()},
             "recipe": ZooRecipe.of(like or name, zoo.recipe),
             "images": {k: getattr(data.images[name], k) for k in ("train", "validation", "test")},
             "split_seed": config.data.split_seed,
@@ -133,7 +133,7 @@ def _starts(given: SimpleNamespace, spec: WeightSpec, count: int) -> tuple[Weigh
     seed, channels = _seeds(given, 1)[0], spec.inputs_dict.get("channels")
     fitting = [n for n in given.sets if given.specs[n].inputs_dict.get("channels") == channels]
     own = _nearest(given, fitting)
-    z = draw(given, given.name, count)
+    z = draw(given, given.name, count, "initialise")
     target = OfSet(given.like or given.name)
     found = {"flown": np.asarray(latents_of(given.codec).decode(z, target))}
     remarks = [f"raw_mean and aligned_mean are means of the networks of {own}."]
@@ -149,7 +149,7 @@ def _starts(given: SimpleNamespace, spec: WeightSpec, count: int) -> tuple[Weigh
     found["aligned_mean"] = starts.mean_start(given.aligned[own], count)
     if others := [name for name in fitting if name != given.name]:
         other = _nearest(given, others)
-        found["trained_other"] = starts.members(seed, given.train[other], count)
+        found["trained_other"] = starts.members(seed + len(schemes), given.train[other], count)
         remarks.append(f"trained_other are networks of {other}.")
     else:
         remarks.append("No other zoo is of images of as many channels: no trained_other.")

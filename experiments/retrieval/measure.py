@@ -19,6 +19,7 @@ from flown_jax.evaluation.novelty import Yardstick
 from flown_jax.networks.confusion import came_out
 from flown_jax.training.stages import StageContext, StageResult
 
+ORIGINALS = "originals"
 _CLASSIFIED = 1000  # images of a set on which it is told whose networks came out
 
 
@@ -35,11 +36,12 @@ class Measures:
         self._inputs = {
             "joint": data.joint,
             "train": data.weights,
-            "held_out": {name: found.weights for name, found in data.held_out.items()},
+            "held_out": data.fresh,
             "test": data.pictures("test"),
             "matching": {name: _first(own, count) for name, own in data.pictures("train").items()},
         }
-        inputs = {**self._inputs, "yard_networks": evaluation.yard_networks}
+        more = {"yard_networks": evaluation.yard_networks, "last": data.last}
+        inputs = {**self._inputs, **more}
         self.yards = stages.common("yards", inputs, _yards)
 
     def of(self, method: str, networks: Weights) -> StageResult:
@@ -51,6 +53,7 @@ class Measures:
         inputs = {
             **self._inputs,
             "yards": self.yards,
+            "last": self._data.last,
             "method": method,
             "sets": [name for name in self._data.names if name in networks],
             "networks": networks,
@@ -77,7 +80,10 @@ def _data_of(given: SimpleNamespace, name: str) -> SetMeasures:
 
 def _yards(context: StageContext) -> dict[str, Any]:
     given = context.inputs
-    found = {name: yard(_data_of(given, name), given.yard_networks) for name in given.train}
+    found = {
+        name: yard(_data_of(given, name), given.yard_networks, given.last[name])
+        for name in given.train
+    }
     return {name: dataclasses.asdict(own) for name, own in found.items()}
 
 
@@ -85,13 +91,13 @@ def _measure(context: StageContext) -> dict[str, Any]:
     given = context.inputs
     rows, accuracies = [], {}
     for name in given.sets:
-        stored = given.yards.values[name]
-        metrics, accuracies[name] = measure(
-            _data_of(given, name),
-            Yard(**{**stored, "unit": Yardstick(**stored["unit"])}),
-            given.networks[name],
-            itself=given.method == "originals",
-        )
+        data, stored = _data_of(given, name), given.yards.values[name]
+        scale = Yard(**{**stored, "unit": Yardstick(**stored["unit"])})
+        itself = given.method == ORIGINALS
+        if itself:  # none is compared with an earlier state of itself
+            data = dataclasses.replace(data, train=given.networks[name])
+            scale = dataclasses.replace(scale, errors=scale.errors[given.last[name]])
+        metrics, accuracies[name] = measure(data, scale, given.networks[name], itself=itself)
         rows += rows_of("retrieval", given.method, name, metrics)
     return {"rows": rows, "accuracies": accuracies}
 
@@ -129,7 +135,8 @@ def confusion(
 def _classify(context: StageContext) -> dict[str, Any]:
     given, latents = context.inputs, latents_of(context.inputs.codec)
     vectors = {
-        name: np.asarray(latents.targets(draw(given, name, given.draws))) for name in given.train
+        name: np.asarray(latents.targets(draw(given, name, given.draws, context.name)))
+        for name in given.train
     }
     shown = {name: (own.inputs, own.labels) for name, own in given.validation.items()}
     return came_out(latents.target, vectors, given.train, shown)

@@ -7,47 +7,44 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.zoo_training import split
-from flown_jax.data import image_sets
+from flown_jax.data import image_sets, splits
 from flown_jax.data.pictures import Images, Pictures
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
-from flown_jax.weights.spec import WeightSpec
+from flown_jax.weights.zoo import Zoo
 
 
 def read_images(
     name: str,
-    spec: WeightSpec,
+    zoo: Zoo,
     data: ConfigDict,
     *,
-    seen: int | None = None,
+    foreign: bool = False,
     test_images: int = 0,
     margin: int = 0,
-) -> Images:
-    """The images of a data set.
+) -> tuple[str, Images]:
+    """What is not known of the images that networks saw, a sentence or "", and all images.
 
     Args:
-      spec: of the networks that shall see them.
-      data: `dir`, `validation_share` and `split_seed` of the config.
-      seen: images that its networks were trained on; None takes the config's share.
+      zoo: whose networks shall see them.
+      data: `dir`, `validation_share` and `split_seed` of the config: the split of a foreign set,
+        and of one whose zoo does not say which images its networks saw.
+      foreign: the zoo is of another set; none of its networks was trained on these images.
       test_images: the first so many; 0 for all. margin: pixels of black around the images.
     Raises:
-      UserError: a zoo that does not tell its preprocessing or left no images.
+      UserError: a zoo that does not tell its preprocessing, was trained on other images, or left
+        none.
     """
-    if not spec.inputs_dict:
+    if not zoo.spec.inputs_dict:
         raise UserError(
             f"the zoo of {name} does not say how its images were preprocessed: import it with "
             "--inputs."
         )
-    preprocessing = Preprocessing.from_dict(spec.inputs_dict)
+    preprocessing = Preprocessing.from_dict(zoo.spec.inputs_dict)
     train = image_sets.load(name, "train", data.dir)
     test = image_sets.load(name, "test", data.dir)
-    count = len(train.labels)
-    share = 1 - seen / count if seen else data.validation_share
-    rows, rest = split(
-        count, ConfigDict({"validation_share": share, "split_seed": data.split_seed})
-    )
-    if not len(rest):
+    divided = split(name, None if foreign else zoo.recipe, train, data)
+    if not len(divided.unseen):
         raise UserError(
             f"the networks of {name} saw all of its training images: none are left for choices and "
             "support images."
@@ -57,7 +54,37 @@ def read_images(
         return Pictures(_framed(found.images[chosen], margin), found.labels[chosen], preprocessing)
 
     limit = slice(0, test_images or None)
-    return Images(part(train, rows), part(train, rest), part(test, limit), train.class_names)
+    parts = part(train, divided.train), part(train, divided.unseen), part(test, limit)
+    return divided.remark, Images(*parts, train.class_names)
+
+
+def split(
+    name: str, recipe: dict[str, Any] | None, train: image_sets.ImageSet, data: ConfigDict
+) -> splits.Split:
+    """The training images that networks of a zoo saw, and the others.
+
+    Args:
+      recipe: of the zoo; None for a set that no networks were trained on.
+    """
+    zoo, count = f"the zoo of {name}", len(train.labels)
+    drawn = splits.Split(*splits.shares(count, data.validation_share, data.split_seed))
+    if recipe is None:
+        return drawn
+    if (seen := splits.seen(zoo, recipe, train)) is not None:
+        drawn = splits.Split(*splits.rows(count, seen, data.split_seed))
+    return splits.recorded(zoo, recipe, train, drawn)
+
+
+def copies(images: Images) -> list[str]:
+    """Sentences on unseen and test images that are training images all the same."""
+    found = []
+    for kind, own in (("unseen", images.validation), ("test", images.test)):
+        if count := splits.copies(own.images, images.train.images):
+            found.append(
+                f"{count} of the {len(own.labels)} {kind} images are pixel for pixel among those "
+                "that the networks were trained on."
+            )
+    return found
 
 
 def _framed(images: np.ndarray, margin: int) -> np.ndarray:

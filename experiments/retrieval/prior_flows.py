@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.retrieval import designs
-from experiments.retrieval.designs import latents_of, matching, network_of
-from experiments.retrieval.samples import draw, draw_key
+from experiments.retrieval.designs import latents_of, matching, network_of, pairs
+from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Weights
 from experiments.stages import recipe
 from flown_jax.flow.sources import get_source
+from flown_jax.meta_model.keys import named_key
 from flown_jax.meta_model.latents import LatentSpace, Standardiser
 from flown_jax.meta_model.losses import flow_loss
 from flown_jax.meta_model.training import initial, train_codec
@@ -97,7 +98,8 @@ def train_mended(context: StageContext) -> dict[str, Any]:
 def _recorded(
     context: StageContext, name: str, params: Any, loss: Any, batch_at: BatchAt, frozen: Any = None
 ) -> tuple[Any, np.ndarray]:
-    known = {"recipe": recipe(context.inputs.prior), "seed": context.inputs.seed}
+    given = context.inputs
+    known = {"recipe": recipe(given.prior), "seed": given.seed, "whole": pairs(given.flow)}
     return prior_training.train_recorded(context, name, params, loss, batch_at, frozen, **known)
 
 
@@ -138,12 +140,12 @@ def draw_both(context: StageContext) -> dict[str, Any]:
         own = dataclasses.replace(source, statistics=known.statistics)
         at = SimpleNamespace(**{**vars(given), "generator": generator})
         weights[method] = {}
-        for number, name in enumerate(names):
-            key = draw_key(given.seed, number)
+        for name in names:
+            key = named_key(given.seed, method, name)
             x0 = own.latents(key, codec, of_start, given.noise, given.samples)
-            z = draw(at, name, given.samples, x0)
+            z = draw(at, name, given.samples, method, x0)
             weights[method][name] = np.asarray(known.decode(z, OfSet(name)))
-    key = draw_key(given.seed, len(names))
+    key = named_key(given.seed, "facts")
     facts = prior_training.prior_facts(
         key, source, given.weights, encoder, latents, mended_latents, given.noise
     )

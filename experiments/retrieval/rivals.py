@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages
+from flown_jax.meta_model.keys import named_key, named_seed
 from flown_jax.networks.conditions import nearest_set
 from flown_jax.networks.rivals import averages, handed_out
 from flown_jax.networks.starts import random_starts
@@ -36,15 +37,19 @@ def untrained(
 ) -> dict[str, Weights]:
     """Method -> set -> networks (S, D of the set) of the methods that train nothing."""
     seed, count, train = config.seed, config.sampling.samples, data.weights
-    of_aligned = aligned.values["train"]
+    of_aligned, last = aligned.values["train"], data.last
     return {
-        "originals": train,
-        "held_out": {name: found.weights for name, found in data.held_out.items()},
+        "originals": {name: train[name][rows] for name, rows in last.items()},
+        "held_out": data.fresh,
         "nearest_by_condition": {
-            name: handed_out(seed, data.joint, name, sets, train) for name, sets in nearest.items()
+            name: handed_out(named_seed(seed, name), data.joint, name, sets, train)
+            for name, sets in nearest.items()
         },
         "aligned_mean": {n: w.mean(0, keepdims=True) for n, w in of_aligned.items()},
-        "average_of_two": {n: averages(seed, w, count) for n, w in of_aligned.items()},
+        "average_of_two": {
+            name: averages(named_seed(seed, name), of_aligned[name][rows], count)
+            for name, rows in last.items()
+        },
     }
 
 
@@ -72,7 +77,7 @@ def _train(context: StageContext) -> dict[str, Any]:
     for name, averaged in given.average.items():
         spec, own = given.joint.spec(name), given.train[name]
         choice = given.validation[name]
-        keys = jax.random.split(jax.random.key(given.seed), len(averaged))
+        keys = jax.random.split(named_key(given.seed, "kaiming", name), len(averaged))
         starts: dict[str, np.ndarray] = {"average": averaged}
         if (random := random_starts(keys, spec, "kaiming_normal")) is not None:
             starts["kaiming"] = random

@@ -19,6 +19,7 @@ from experiments.retrieval.designs import (
 )
 from experiments.stages import Stages
 from flown_jax.flow.sources import get_source
+from flown_jax.meta_model.keys import named_key
 from flown_jax.meta_model.sampling import each_row, row_by_row, sample_diffusion, sample_flow
 from flown_jax.networks.rivals import from_density
 from flown_jax.networks.space import OfSet
@@ -36,19 +37,23 @@ def _draw_flow(context: StageContext) -> dict[str, Any]:
     given = context.inputs
     latents = latents_of(given.codec)
     return {
-        name: latents.decode(draw(given, name, given.samples), OfSet(name))
+        name: latents.decode(draw(given, name, given.samples, context.name), OfSet(name))
         for name in given.codec.values["means"]
     }
 
 
-def draw(given: SimpleNamespace, name: str, count: int, x0: jax.Array | None = None) -> jax.Array:
+def draw(
+    given: SimpleNamespace, name: str, count: int, row: str, x0: jax.Array | None = None
+) -> jax.Array:
     """Standardised latents (S, ...) for a set's support draws of validation images.
 
     Args:
-      given: inputs of a stage, see `Design.drawn_from`. x0: starts, in the place of the source.
+      given: inputs of a stage, see `Design.drawn_from`.
+      row: of a table; what has another name has draws of its own.
+      x0: starts, in the place of the source.
     """
     z, _ = sample_flow(
-        key_of(given, name),
+        named_key(given.seed, row, name),
         network_of(given.velocity, given.codec),
         jax.tree.map(jnp.asarray, given.generator.values["params"]),
         _condition(given, name, count),
@@ -85,7 +90,8 @@ def _draw_ddpm(context: StageContext) -> dict[str, Any]:
     found = {}
     for name in given.codec.values["means"]:
         condition = _condition(given, name, given.samples)
-        found[name] = latents.decode(row_by_row(one, key_of(given, name), condition), OfSet(name))
+        key = named_key(given.seed, context.name, name)
+        found[name] = latents.decode(row_by_row(one, key, condition), OfSet(name))
     return found
 
 
@@ -113,19 +119,10 @@ def _draw_density(context: StageContext) -> dict[str, Any]:
     means = given.codec.values["means"]
     z = {name: latents.statistics.apply(jnp.asarray(own)) for name, own in means.items()}
     for name, sets in given.nearest.items():
-        drawn = from_density(key_of(given, name), z, sets, given.bandwidth)
+        key = named_key(given.seed, context.name, name)
+        drawn = from_density(key, z, sets, given.bandwidth)
         found[name] = latents.decode(drawn, OfSet(name))
     return found
-
-
-def key_of(given: SimpleNamespace, name: str) -> jax.Array:
-    """The key of a set's draws, by its place among all sets."""
-    return draw_key(given.seed, sorted(given.conditions.values["validation"]).index(name))
-
-
-def draw_key(seed: int, number: int) -> jax.Array:
-    """The key of the draws of a number."""
-    return jax.random.fold_in(jax.random.key(seed), 1000 + number)
 
 
 def _condition(given: SimpleNamespace, name: str, count: int) -> dict[str, jax.Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
@@ -46,11 +46,14 @@ _PAPER_REMARKS = {
 }
 
 
-def introduction(config: ConfigDict, networks: Mapping[str, int]) -> str:
+def introduction(
+    config: ConfigDict, networks: Mapping[str, int], unknown: Sequence[str] = ()
+) -> str:
     """What was run, in a few sentences.
 
     Args:
       networks: training networks of each set.
+      unknown: sets whose zoos do not say which images their networks were trained on.
     """
     counts = ", ".join(f"{name} {count}" for name, count in networks.items())
     codec, flow = config.codec, config.flow
@@ -71,13 +74,26 @@ def introduction(config: ConfigDict, networks: Mapping[str, int]) -> str:
     return (
         f"Training networks: {counts}, {aligned}. One autoencoder and one flow for all sets; "
         f"nobody tells the model which set is shown. {config.sampling.samples} networks a set, "
-        f"each from its own {config.condition.shot} support images a class, drawn from images that "
-        "neither the networks nor the flow have seen. Accuracies are on test images.\n\n"
+        f"each from its own {config.condition.shot} support images a class, drawn from "
+        f"{_unseen(networks, unknown)} Accuracies are on test images.\n\n"
         f"Objective of the autoencoder: {'; '.join(objective)}. The flow's targets are "
         f"{'mixes of latents' if flow.target == 'mixes' else 'latents of the networks'}, its "
         f"condition is {' and '.join(config.condition.entries)}. Distances match every pair of "
         "networks unit by unit; diversity is in units of the zoo's own, and a copy is nearer to a "
         "training network than half of what held-out networks are."
+    )
+
+
+def _unseen(networks: Mapping[str, int], unknown: Sequence[str]) -> str:
+    known = [name for name in networks if name not in unknown]
+    seen = "training images that the flow has not seen"
+    if not known:
+        return f"{seen}; whether the networks have, the zoos do not say."
+    if not unknown:
+        return f"{seen}, nor have the networks, by the record of their zoos."
+    return (
+        f"{seen}; nor have the networks of {', '.join(known)}, by the record of their zoos, while "
+        f"the zoos of {', '.join(unknown)} do not say which images theirs were trained on."
     )
 
 

@@ -13,11 +13,13 @@ from ml_collections import ConfigDict
 
 from configs.zoo import get_config as zoo_config
 from configs.zoo import variants as zoo_variants
-from experiments.retrieval.pictures import read_images
+from experiments.retrieval.pictures import copies, read_images
 from experiments.stages import Stages
 from experiments.zoo_training import ZooTraining
 from flown_jax.data.pictures import Images, Pictures
 from flown_jax.errors import UserError
+from flown_jax.evaluation.classification import accuracy
+from flown_jax.evaluation.networks import log_probabilities
 from flown_jax.networks.starts import on_disk
 from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.stages import StageContext, StageResult
@@ -26,10 +28,11 @@ from flown_jax.weights import zoo
 from flown_jax.weights.aligned import ZooImages, align_zoos
 from flown_jax.weights.alignment import Reference, apply_reference
 from flown_jax.weights.joint import JointSpace
-from flown_jax.weights.statistics import last_states
+from flown_jax.weights.statistics import last_states, networks
 from flown_jax.weights.zoo import Zoo
 
 Weights = dict[str, np.ndarray]
+_JUDGED = 2000  # validation images that tell which network is best
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,12 +44,16 @@ class Data:
         are learned from, and those of other seeds.
       images: of each of these sets and of the foreign ones.
       unseen: foreign set on this disk -> the set whose network and preprocessing it takes.
+      unknown: sets of the meta-model whose zoos do not say which images their networks saw.
+      remarks: of each set of the meta-model, sentences on its images.
     """
 
     zoos: dict[str, Zoo]
     held_out: dict[str, Zoo]
     images: dict[str, Images]
     unseen: dict[str, str]
+    unknown: tuple[str, ...] = ()
+    remarks: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,8 +67,21 @@ class Data:
 
     @property
     def weights(self) -> Weights:
-        """The training networks (N, D of the set) of each set."""
+        """The training networks (N, D of the set) of each set, at all chosen epochs."""
         return {name: found.weights for name, found in self.zoos.items()}
+
+    @property
+    def last(self) -> dict[str, list[int]]:
+        """Rows of `weights` that are the last state of a network.
+
+        States of one network are no independent networks: spreads and means are of these.
+        """
+        return {name: last_states(found.table) for name, found in self.zoos.items()}
+
+    @property
+    def fresh(self) -> Weights:
+        """The last state of each held-out network (H, D of the set) of each set."""
+        return {name: z.weights[last_states(z.table)] for name, z in self.held_out.items()}
 
     def pictures(self, kind: str) -> dict[str, Pictures]:
         """`train`, `validation` or `test` images of each data set of the meta-model."""
@@ -76,22 +96,17 @@ def read_data(stages: Stages, config: ConfigDict) -> Data:
     unseen = dict(config.initialise.unseen)
     present = {name: unseen[name] for name in on_disk(unseen, config.data.dir)}
     limit = config.evaluation.test_images
-    images = {
-        name: read_images(
-            name,
-            found.spec,
-            config.data,
-            seen=found.recipe.get("train_images"),
-            test_images=limit,
-        )
-        for name, found in zoos.items()
-    }
+    images, unknown, remarks = {}, [], {}
+    for name, found in zoos.items():
+        doubt, images[name] = read_images(name, found, config.data, test_images=limit)
+        unknown += [name] * bool(doubt)
+        remarks[name] = [doubt] * bool(doubt) + copies(images[name])
     for name, like in present.items():
         margin = config.initialise.margins.get(name, 0)
-        images[name] = read_images(
-            name, zoos[like].spec, config.data, test_images=limit, margin=margin
+        _, images[name] = read_images(
+            name, zoos[like], config.data, foreign=True, test_images=limit, margin=margin
         )
-    return Data(zoos, held_out, images, present)
+    return Data(zoos, held_out, images, present, tuple(unknown), remarks)
 
 
 def read_zoo(stages: Stages, config: ConfigDict, name: str) -> tuple[Zoo, Zoo]:
@@ -116,17 +131,31 @@ def read_zoo(stages: Stages, config: ConfigDict, name: str) -> tuple[Zoo, Zoo]:
             )
     whole = whole.select(chosen)
     train, held_out = (_part(name, whole, kind) for kind in ("train", "held_out"))
-    return train.select(range(len(train))[: config.networks or None]), held_out
+    numbers = _numbers(train)
+    there = max(numbers) + 1
+    if config.networks > there:
+        raise UserError(
+            f"networks is {config.networks}; the zoo of {name} has {there} networks of the split "
+            "'train' at the chosen epochs (0 takes all)."
+        )
+    wanted = config.networks or there
+    return train.select([i for i, number in enumerate(numbers) if number < wanted]), held_out
 
 
 def _part(name: str, whole: Zoo, kind: str) -> Zoo:
-    rows = [i for i, of in enumerate(whole.table["split"]) if of == kind]
-    if len(rows) < 2:
+    part = whole.select([i for i, of in enumerate(whole.table["split"]) if of == kind])
+    if (count := len(set(_numbers(part)))) < 2:
         raise UserError(
-            f"the zoo of {name} has {len(rows)} networks of the split {kind!r} at the chosen "
+            f"the zoo of {name} has {count} networks of the split {kind!r} at the chosen "
             "epochs; two are needed."
         )
-    return whole.select(rows)
+    return part
+
+
+def _numbers(part: Zoo) -> list[int]:
+    """The network of each row; of a single trajectory every state counts as one."""
+    numbers = networks(part.table)
+    return numbers if len(set(numbers)) > 1 else list(range(len(numbers)))
 
 
 def _trained(stages: Stages, config: ConfigDict, name: str) -> Path:
@@ -157,7 +186,7 @@ def align(stages: Stages, alignment: ConfigDict, data: Data) -> StageResult:
       alignment: of the config, of which `encode` is not used.
     """
     leader, count = alignment.leader or data.names[0], alignment.images
-    pictures = {}
+    leads, pictures = {name: _best(found) for name, found in data.zoos.items()}, {}
     for name, own in data.pictures("train").items():
         apply, first = own.preprocessing.apply, data.images[leader].train
         pictures[name] = ZooImages(apply(own.images[:count]), apply(first.images[:count]))
@@ -165,7 +194,9 @@ def align(stages: Stages, alignment: ConfigDict, data: Data) -> StageResult:
         "rounds": alignment.rounds,
         "leader": leader,
         "joint": data.joint,
-        "best": {name: _best(found) for name, found in data.zoos.items()},
+        "best": leads,
+        # Where a zoo does not say it, validation images tell which network is best.
+        "validation": {n: data.images[n].validation for n, best in leads.items() if best is None},
         "train": data.weights,
         "held_out": {name: found.weights for name, found in data.held_out.items()},
         "images": pictures,
@@ -173,18 +204,28 @@ def align(stages: Stages, alignment: ConfigDict, data: Data) -> StageResult:
     return stages.common("aligned", inputs, _align)
 
 
-def _best(networks: Zoo) -> int:
-    """The network with the best known accuracy."""
-    table = networks.table
-    known = table.get("validation_accuracy") or table.get("test_accuracy") or [0]
-    return int(np.argmax([value or 0 for value in known]))
+def _best(zoo: Zoo) -> int | None:
+    """The network with the best accuracy on validation images; None where that is not known."""
+    known = zoo.table.get("validation_accuracy", [None])
+    return None if any(value is None for value in known) else int(np.argmax(known))
+
+
+def _best_of(spec: WeightSpec, weights: np.ndarray, pictures: Pictures) -> int:
+    log_probs = log_probabilities(spec, weights, pictures.inputs[:_JUDGED])
+    return int(accuracy(log_probs, pictures.labels[:_JUDGED]).argmax())
 
 
 def _align(context: StageContext) -> dict[str, Any]:
     given = context.inputs
     order = sorted(given.train, key=lambda name: name != given.leader)
     weights = {name: given.train[name] for name in order}
-    found = align_zoos(given.joint, weights, given.best, given.images, rounds=given.rounds)
+    best = {
+        name: _best_of(given.joint.spec(name), given.train[name], given.validation[name])
+        if lead is None
+        else lead
+        for name, lead in given.best.items()
+    }
+    found = align_zoos(given.joint, weights, best, given.images, rounds=given.rounds)
     values: dict[str, Any] = {"train": {}, "held_out": {}, "correlations": {}}
     for name, aligned in found.items():
         reference = Reference(aligned.reference.images, aligned.reference.activations)

@@ -13,6 +13,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from experiments.zoo_training import preprocessing
+from flown_jax.data import splits
 from flown_jax.data.image_sets import ImageSet
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
@@ -23,6 +24,7 @@ from flown_jax.training.trajectory import Examples
 from flown_jax.weights.spec import WeightSpec
 
 PARTS = ("all", "last_norms")
+SPLIT_SEED = 0  # images are drawn once and for all
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,8 +104,7 @@ def chosen(count: int, wanted: int, field: str) -> np.ndarray:
     """
     if not 0 <= wanted <= count:
         raise UserError(f"{field} is {wanted}; there are {count} images (0 takes all).")
-    rows = np.random.default_rng(0).permutation(count)[: wanted or count]
-    return np.sort(rows)
+    return splits.rows(count, wanted or count, SPLIT_SEED)[0]
 
 
 def _initial(module: nn.Module, shape: tuple[int, int, int], key: jax.Array) -> Any:

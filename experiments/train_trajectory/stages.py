@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.train_trajectory.network import PARTS, build, chosen, examples
+from experiments.train_trajectory.network import PARTS, SPLIT_SEED, build, chosen, examples
 from experiments.train_trajectory.record import described, smaller, state_rows
 from experiments.train_trajectory.start import start_values
-from flown_jax.data import image_sets
+from flown_jax.data import image_sets, splits
 from flown_jax.errors import UserError
 from flown_jax.evaluation.vectors import measure
 from flown_jax.training.recipe import Recipe
@@ -126,11 +126,15 @@ class TrajectoryTraining:
             **described(self.config, self.every),
             "smaller_than_published": self.smaller() or None,
             "running_statistics": "of each state" if self.network.buffers_spec else statistics,
-            "train_images": len(self.examples.labels),
             "base_test_accuracy": measured.values["base"]["accuracy"],
-            "images_fingerprint": self.train_set.fingerprint(),
+            **self._images(),
             "stage_fingerprint": measured.fingerprint,
         }
+
+    def _images(self) -> dict[str, Any]:
+        wanted = self.config.data.train_images
+        rows = chosen(len(self.train_set.labels), wanted, "data.train_images")
+        return splits.record(self.train_set, rows, SPLIT_SEED)
 
 
 def recipe(config: ConfigDict, steps: int) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,9 +83,9 @@ class Yard:
 
     Attributes:
       unit: distances of held-out and training networks.
-      originals: accuracies (N,) of the training networks.
+      originals: accuracies of the training networks, of each its last state.
       errors: (N, n) bool, of the training networks on the test images.
-      among: (K, K) matched distances of the first K training networks, those of the unit.
+      among: (K, K) matched distances of the first K of these, those of the unit.
       held_out: (H, N) matched distances of the held-out networks to them.
     """
 
@@ -96,21 +96,24 @@ class Yard:
     held_out: np.ndarray
 
 
-def yard(data: SetMeasures, networks: int = 50) -> Yard:
+def yard(data: SetMeasures, networks: int = 50, last: Sequence[int] | None = None) -> Yard:
     """The units of a data set's measures.
 
     Args:
       networks: training networks whose distances among themselves are the unit; the first so many.
+      last: rows of the training networks that are independent of each other, such as the last
+        state of each; None for all.
     """
+    own = np.arange(len(data.train)) if last is None else np.asarray(last)
     errors = novelty.error_sets(
         log_probabilities(data.spec, data.train, data.images).argmax(-1), data.labels
     )
-    first = data.train[:networks]
+    first = data.train[own[:networks]]
     among = matched_distances(data.spec, first, first, data.matching)
     held_out = matched_distances(data.spec, data.held_out, data.train, data.matching)
     pairwise, _ = novelty.pairwise(among)
     unit = novelty.Yardstick(float(novelty.nearest(held_out).mean()), pairwise)
-    return Yard(unit, 1 - errors.mean(1), errors, among, held_out)
+    return Yard(unit, 1 - errors[own].mean(1), errors, among, held_out)
 
 
 def measure(

@@ -28,6 +28,7 @@ def train_codec(
     seed: int,
     name: str | None = None,
     loss: Callable[..., LossAndMetrics] = losses.codec_loss,
+    whole: bool = False,
     **options: Any,
 ) -> Any:
     """Variables of the weight autoencoder (the average, where one is kept).
@@ -38,7 +39,10 @@ def train_codec(
       batch_at: batch of a step, as the loss takes it.
       name: of the run where a stage has several.
       loss, options: `losses.codec_loss` or one of the same form, and what it takes.
+      whole: the batch stays on one device. A batch of several parts always does, and one whose
+        members are mixed: such a loss looks at pairs of its batch and is no mean over it.
     """
+    pairs = options.get("mixing") is not None or "parts" in batch_at(0)
     shape = getattr(target, "target", target).shape
     variables = jax.jit(codec.init)(jax.random.key(seed), jnp.zeros((1, *shape)))
 
@@ -47,7 +51,15 @@ def train_codec(
         return value, (metrics, extra)
 
     state = train(
-        context, recipe, variables, loss_fn, batch_at, seed=seed, frozen=target, name=name
+        context,
+        recipe,
+        variables,
+        loss_fn,
+        batch_at,
+        seed=seed,
+        frozen=target,
+        name=name,
+        whole=whole or pairs,
     )
     return averaged(state)
 
@@ -63,6 +75,7 @@ def train_generator(
     latents: Any = None,
     params: Any = None,
     name: str | None = None,
+    whole: bool = False,
 ) -> Any:
     """Parameters of a flow, diffusion or regression network (the average, where one is kept).
 
@@ -72,6 +85,7 @@ def train_generator(
       latents: the `LatentSpace`, where the loss needs it.
       params: where to start; None initialises.
       name: of the run where a stage has several.
+      whole: as in `training.recipe.train`; needed with optimal transport, which pairs a batch.
     """
     if params is None:
         params = initial(network, batch_at, seed)
@@ -80,7 +94,17 @@ def train_generator(
         value, metrics = loss(params, key, batch, batch.get("frozen"))
         return value, (metrics, extra)
 
-    state = train(context, recipe, params, loss_fn, batch_at, seed=seed, frozen=latents, name=name)
+    state = train(
+        context,
+        recipe,
+        params,
+        loss_fn,
+        batch_at,
+        seed=seed,
+        frozen=latents,
+        name=name,
+        whole=whole,
+    )
     return averaged(state)
 
 

@@ -112,6 +112,7 @@ def train_recorded(
     *,
     recipe: Recipe,
     seed: int,
+    whole: bool = False,
 ) -> tuple[Any, np.ndarray]:
     """Trained parameters (the average, where one is kept) and the loss of every step, (steps,).
 
@@ -120,6 +121,7 @@ def train_recorded(
     Args:
       name: of the run in its stage.
       loss: (params, key, batch) -> (loss, metrics), batch["frozen"] being `frozen`.
+      whole: as in `training.recipe.train`.
     """
 
     def loss_fn(params, key, batch, extra):
@@ -129,7 +131,16 @@ def train_recorded(
 
     extra = {"losses": jnp.zeros(recipe.steps), "step": jnp.zeros((), jnp.int32)}
     state = train(
-        context, recipe, params, loss_fn, batch_at, seed=seed, extra=extra, frozen=frozen, name=name
+        context,
+        recipe,
+        params,
+        loss_fn,
+        batch_at,
+        seed=seed,
+        extra=extra,
+        frozen=frozen,
+        name=name,
+        whole=whole,
     )
     assert state.extra is not None
     return averaged(state), np.asarray(state.extra["losses"])

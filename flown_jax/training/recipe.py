@@ -89,6 +89,7 @@ def train(
     frozen: Any = None,
     validate: Callable[[TrainState], float] | None = None,
     name: str | None = None,
+    whole: bool = False,
 ) -> TrainState:
     """The state at the end of a run (the best validated one if there is a validation).
 
@@ -101,9 +102,17 @@ def train(
       seed: of the keys of the steps.
       validate: as in `loop.fit`; used every `recipe.validate_every` steps.
       name: of the run where a stage has several.
+      whole: the loss is no mean over its batch, which stays on one device therefore.
     """
     optimizer = recipe.chain()
-    step = compile_step(loss_fn, optimizer, seed=seed, ema_decay=recipe.ema_decay, frozen=frozen)
+    step = compile_step(
+        loss_fn,
+        optimizer,
+        seed=seed,
+        ema_decay=recipe.ema_decay,
+        devices=1 if whole else None,
+        frozen=frozen,
+    )
     state = TrainState.create(params, optimizer, ema=recipe.ema_decay is not None, extra=extra)
     return fit(
         state,

@@ -110,6 +110,7 @@ def train_base(
         seed=seed,
         extra=start.get("batch_stats"),
         frozen={},
+        whole="batch_stats" in start,  # BatchNorm looks at the batch as a whole
     )
     trained = {"params": state.params}
     return trained if state.extra is None else {**trained, "batch_stats": state.extra}
@@ -158,7 +159,13 @@ def train_states(
     optimizer = recipe.chain()
     run = _Run(
         context,
-        compile_step(_loss(module, examples.augment), optimizer, seed=seed, frozen=frozen),
+        compile_step(
+            _loss(module, examples.augment),
+            optimizer,
+            seed=seed,
+            devices=1 if "batch_stats" in host else None,
+            frozen=frozen,
+        ),
         examples.batches(seed, recipe.batch),
         _Snapshots(recipe.steps // every, spec, buffers_spec),
         every,

@@ -60,16 +60,27 @@ def accuracies(
 def last_states(table: Mapping[str, Sequence[Any]]) -> list[int]:
     """Indices of the latest epoch of each network; of all its epochs if there is one network.
 
+    Networks are told apart as in `networks`.
+    """
+    last: dict[int, int] = {}
+    for i, (network, epoch) in enumerate(zip(networks(table), table["epoch"], strict=True)):
+        if network not in last or epoch > table["epoch"][last[network]]:
+            last[network] = i
+    return sorted(last.values()) if len(last) > 1 else list(range(len(table["epoch"])))
+
+
+def networks(table: Mapping[str, Sequence[Any]]) -> list[int]:
+    """The number of the network that each row is a state of, in the order of their first rows.
+
     Networks are told apart by trial and seed, or by file where there is no seed.
     """
-    last: dict[tuple[Any, ...], int] = {}
     blank = [None] * len(table["epoch"])
-    columns = (table.get("trial", blank), table.get("file", blank), table["seed"], table["epoch"])
-    for i, (trial, file, seed, epoch) in enumerate(zip(*columns, strict=True)):
-        key = (trial, seed, file if seed is None else None)
-        if key not in last or epoch > table["epoch"][last[key]]:
-            last[key] = i
-    return sorted(last.values()) if len(last) > 1 else list(range(len(blank)))
+    columns = (table.get("trial", blank), table.get("file", blank), table["seed"])
+    numbers: dict[tuple[Any, ...], int] = {}
+    return [
+        numbers.setdefault((trial, seed, file if seed is None else None), len(numbers))
+        for trial, file, seed in zip(*columns, strict=True)
+    ]
 
 
 def tensors(weights: np.ndarray, spec: WeightSpec) -> dict[str, Spread]:

@@ -91,7 +91,7 @@ def known(inputs):
 
 
 def networks(inputs=None):
-    return {name: np.ones((3, spec_of(name).size), np.float32) for name in CHANNELS}
+    return {name: np.ones((4, spec_of(name).size), np.float32) for name in CHANNELS}
 
 
 VALUES = {

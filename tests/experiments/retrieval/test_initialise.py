@@ -65,7 +65,7 @@ def generated():
 
     with pytest.MonkeyPatch.context() as patch:
         at = np.float32
-        patch.setattr(module, "draw", lambda given, name, n: np.full((n, 1), at(PLACES[name])))
+        patch.setattr(module, "draw", lambda given, name, n, row: np.full((n, 1), at(PLACES[name])))
         patch.setattr(module, "latents_of", lambda codec: SimpleNamespace(decode=decode))
         yield
 
@@ -74,7 +74,8 @@ def data_of(unseen):
     """Two zoos of three networks each, and foreign sets, without their training."""
     rng = np.random.default_rng(0)
     weights = {n: rng.normal(size=(3, SPEC.size)).astype(np.float32) for n in NAMES}
-    zoos = {n: Zoo(w, SPEC, {}, n, RECIPE) for n, w in weights.items()}
+    table = {"seed": [0, 1, 2], "epoch": [1, 1, 1]}
+    zoos = {n: Zoo(w, SPEC, table, n, RECIPE) for n, w in weights.items()}
     images = rng.integers(0, 256, size=(40, 4, 4, 1), dtype=np.uint8)
     part = Pictures(images, np.arange(40) % 10, INPUTS)
     present = {name: like for name, like in unseen.items() if name != "usps"}
