@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -93,20 +92,20 @@ def evaluation_stage(
             for name, (design, flow) in beside.items()
         },
     }
-    return stages(f"evaluation-{setting.slug}", inputs, _evaluate)
+    return stages(f"evaluation-{setting.slug}", inputs, _evaluate, version=2)
 
 
 def _evaluate(context: StageContext) -> dict[str, Any]:
     """Temperatures of `nll_tempered` are fitted on validation tasks."""
     given, methods = context.inputs, Methods(context.inputs)
     methods.choose(given.validation)
-    on_validation = methods.predictions(given.validation, given.seed + 10)
+    on_validation = methods.predictions(given.validation, "validation")
     fitted = {name: prediction.temperature() for name, prediction in on_validation.items()}
     rows: list[dict[str, Any]] = []
     found: dict[str, Any] = {}
     diagrams: dict[str, Any] = {}
-    for i, (name, table) in enumerate(given.test.items()):
-        predictions = methods.predictions(table, given.seed + 20 + i)
+    for name, table in given.test.items():
+        predictions = methods.predictions(table, name)
         references = {k: v for k, v in REFERENCES.items() if v in predictions}
         rows += rows_of(
             predictions,
@@ -116,7 +115,7 @@ def _evaluate(context: StageContext) -> dict[str, Any]:
             temperatures=fitted,
         )
         if given.curves:
-            found[name] = _curves(methods, table, given.seed + 30 + i)
+            found[name] = _curves(methods, table, name)
             diagrams[name] = {m: _diagram(predictions[m]) for m in SHOWN if m in predictions}
     return {
         "rows": rows,
@@ -129,9 +128,9 @@ def _evaluate(context: StageContext) -> dict[str, Any]:
     }
 
 
-def _curves(methods: Methods, table: TaskTable, seed: int) -> dict[str, Any]:
+def _curves(methods: Methods, table: TaskTable, name: str) -> dict[str, Any]:
     """Accuracy and likelihood against function evaluations, and against heads averaged."""
-    given, key = methods.given, jax.random.key(seed)
+    given, key = methods.given, methods.key("curves", name)
     table = table.take(slice(0, given.sampling["curve_tasks"]))
     support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
     common = {

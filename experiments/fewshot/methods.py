@@ -24,6 +24,7 @@ from flown_jax.flow.sources import get_source
 from flown_jax.meta_model.build import build
 from flown_jax.meta_model.caml_training import caml_log_probs
 from flown_jax.meta_model.condition import Conditioner
+from flown_jax.meta_model.keys import named_key
 from flown_jax.meta_model.sampling import sample_diffusion, sample_flow
 from flown_jax.models import heads as linear
 from flown_jax.models.logistic import fit_logistic
@@ -67,14 +68,17 @@ class Methods:
         self._reconstruct = jax.jit(sampling.reconstruct_heads)
         self._base = jax.jit(sampling.base_heads)
 
-    def predictions(self, table: TaskTable, seed: int) -> dict[str, Prediction]:
+    def predictions(self, table: TaskTable, name: str) -> dict[str, Prediction]:
         """Predictions of all methods on the tasks of a table, in the order of the results.
 
         Tasks go through in parts of one size, so that all sets run the same programs.
+
+        Args:
+          name: of the table; another one has other draws.
         """
         size = math.gcd(len(table), 100) if len(table) % 100 else 100
         parts = [
-            self._part(table.take(slice(start, start + size)), (seed, start))
+            self._part(table.take(slice(start, start + size)), (name, start))
             for start in range(0, len(table), size)
         ]
         return {
@@ -93,16 +97,18 @@ class Methods:
         """
         self._choose_caml_weight(validation)
         support = jnp.asarray(validation.support())
-        key, count = jax.random.key(self.given.seed), min(_CHOOSING, self.samples)
+        count = min(_CHOOSING, self.samples)
         few = {"ddpm": self._ddpm(min(_CHOOSING_STEPS, self.given.ddpm["steps"]))}
         for name, sampler in {**self.samplers, **few}.items():
-            at = partial(sampler, key, support, samples=count)
+            at = partial(sampler, self.key("choice", name), support, samples=count)
             found = choose_temperature(at, validation, tuple(self.given.temperatures))
             self.temperatures[name] = found["temperature"]
 
-    def _part(self, table: TaskTable, seed: tuple[int, int]) -> dict[str, Prediction]:
-        key = jax.random.fold_in(jax.random.key(seed[0]), seed[1])
-        key_flow, key_ddpm, key_other = jax.random.split(key, 3)
+    def key(self, *names: str | int) -> jax.Array:
+        """The key of draws; every row, set and setting has its own."""
+        return named_key(self.given.seed, self.given.setting, *names)
+
+    def _part(self, table: TaskTable, place: tuple[str, int]) -> dict[str, Prediction]:
         support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
         made = self._baselines(table, support, query)
         condition = self.condition(support)
@@ -110,15 +116,18 @@ class Methods:
         shown = {"condition": condition, "support": support}
         made["regression"] = single(self._regress(**regression, **shown), query)
         if noise := self.given.noise:
-            count = min(_CHOOSING, self.samples)
             noisy = self._regress_noisy(
-                **regression, **shown, key=key_other, noise=noise, samples=count
+                **regression,
+                **shown,
+                key=self.key(*place, "regression_noisy"),
+                noise=noise,
+                samples=self.samples,
             )
             made["regression_noisy_ensemble"] = sampled(noisy, query, support, 1)["ensemble"]
         for name, sampler in self.samplers.items():
             main = name == "ddpm"
             heads, nfe = sampler(
-                key_ddpm if main else key_flow,
+                self.key(*place, name),
                 support,
                 samples=min(self.given.ddpm["samples"], self.samples) if main else self.samples,
                 temperature=self.temperatures[name],
@@ -128,7 +137,7 @@ class Methods:
         temperature = self.given.chosen["temperature"]
         heads, nfe = self.draw(
             self.parts,
-            key_flow,
+            self.key(*place, "flown"),
             support,
             condition=condition,
             samples=self.samples,
@@ -139,7 +148,7 @@ class Methods:
         other = jnp.roll(support, 1, axis=0)
         heads, _ = self.draw(
             self.parts,
-            key_other,
+            self.key(*place, "flown_other_support"),
             other,
             condition=self.condition(other),
             samples=min(10, self.samples),

@@ -21,21 +21,29 @@ REMARKS = {
     "vae_reconstruction": "the probe's head, encoded and decoded",
     "caml": "in-context transformer over the same features; no head",
     "caml_and_base": "CAML's log-probabilities plus the class-mean head's logits, untrained",
-    "regression_noisy_ensemble": "20 regressed heads of conditions with the training noise, "
+    "regression_noisy_ensemble": "{samples} regressed heads of conditions with the training noise, "
     "averaged",
     "flat_unet_ensemble": "the paper's shape, one flat latent and a UNet, with the task loss",
     "flat_unet_plain_ensemble": "the same without the task loss: reconstruction and flow alone",
     "regression": "the flow's network and decoder, trained to give one head at once",
-    "ddpm_mean": "DDPM in the same latent with the same network, each head by itself",
-    "ddpm_ensemble": "the average of its probabilities",
-    "ddpm_top3_support": "its 3 heads of 50 that fit the support best",
+    "ddpm_mean": "DDPM in the same latent with the same network, each head by itself{fewer}",
+    "ddpm_ensemble": "the average of its probabilities{fewer}",
+    "ddpm_top3_support": "its 3 heads of {ddpm} that fit the support best",
     "flown_mean": "each generated head by itself",
     "flown_ensemble": "the average of the probabilities of all generated heads",
-    "flown_top3_support": "the 3 heads of 50 that fit the support best",
-    "flown_top3_query": "the paper's rule: the 3 of 50 best on the query labels; "
+    "flown_top3_support": "the 3 heads of {samples} that fit the support best",
+    "flown_top3_query": "the paper's rule: the 3 of {samples} best on the query labels; "
     "a selection on test labels, not a result",
     "flown_other_support": "heads generated from another task's support: must be chance",
 }
+
+
+def remarks(config: ConfigDict) -> dict[str, str]:
+    """What each method is in a few words, and how many heads it has."""
+    samples = config.sampling.samples
+    ddpm = min(config.ddpm.samples, samples)
+    fewer = f"; {ddpm} heads a task, where the flow has {samples}" if ddpm < samples else ""
+    return {k: v.format(samples=samples, ddpm=ddpm, fewer=fewer) for k, v in REMARKS.items()}
 
 
 def contact_sheet(path: Path, data: FewShotData) -> None:
@@ -95,7 +103,7 @@ def write(
         )
         for name, title in titles.items():
             texts[f"{setting}. {title}"] = tables.markdown(
-                rows, name, setting, remarks=REMARKS, shown=tables.SUMMARY
+                rows, name, setting, remarks=remarks(config), shown=tables.SUMMARY
             )
     title = f"Few-shot heads: variant {config.variant}, seed {config.seed}"
     write_report(workdir, title, text, [], texts, pictures, results)

@@ -71,7 +71,7 @@ def initialise(
             "images": {k: getattr(data.images[name], k) for k in ("train", "validation", "test")},
             "split_seed": config.data.split_seed,
         }
-        values = stages(f"initialise-{name}", inputs, _train).values
+        values = stages(f"initialise-{name}", inputs, _train, version=2).values
         found["curves"][name], found["rates"][name] = {}, {}
         found["remarks"][name] = values["remarks"]
         for i, start in enumerate(values["starts"]):

@@ -118,7 +118,7 @@ def confusion(
         },
         "draws": draws,
     }
-    found = stages("confusion", inputs, _classify).values
+    found = stages("confusion", inputs, _classify, version=2).values
     shares: dict[str, dict[str, float]] = {}
     rows = []
     for shown in data.names:

@@ -92,7 +92,7 @@ def prior(stages: Stages, config: ConfigDict, data: Data, design: Design) -> Pri
         "flow": flow,
         "mended": mended,
     }
-    found = stages("samples-prior", drawn, draw_both).values
+    found = stages("samples-prior", drawn, draw_both, version=2).values
     steps = {
         "loss_prior": flow.values["loss_prior"],
         "loss_gaussian": flow.values["loss_gaussian"],

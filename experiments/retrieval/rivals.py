@@ -68,7 +68,7 @@ def trained_stage(stages: Stages, config: ConfigDict, data: Data, averaged: Weig
         "validation": data.pictures("validation"),
     }
     # A rival that does not depend on the meta-model, but on the run's seed.
-    return stages.common("rivals", inputs, _train)
+    return stages.common("rivals", inputs, _train, version=2)
 
 
 def _train(context: StageContext) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def of_flow(stages: Stages, design: Design, flow: StageResult) -> StageResult:
     """A stage: networks (S, D of the set) of every set, drawn by a flow."""
     samples = design.config.sampling.samples
     inputs = {**design.drawn_from(flow), "samples": samples}
-    return stages(design.stage_name("samples"), inputs, _draw_flow)
+    return stages(design.stage_name("samples"), inputs, _draw_flow, version=2)
 
 
 def _draw_flow(context: StageContext) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def of_ddpm(stages: Stages, design: Design, ddpm: StageResult) -> StageResult:
     del inputs["source"], inputs["sampling"]  # those of a flow
     part = ConfigDict({k: v for k, v in config.ddpm.items() if k != "recipe"})
     more = {"ddpm": part, "samples": config.sampling.samples}
-    return stages("samples-ddpm", {**inputs, **more}, _draw_ddpm)
+    return stages("samples-ddpm", {**inputs, **more}, _draw_ddpm, version=2)
 
 
 def _draw_ddpm(context: StageContext) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def of_density(
         "bandwidth": bandwidth,
         "seed": design.config.seed,
     }
-    return stages("samples-kde", inputs, _draw_density)
+    return stages("samples-kde", inputs, _draw_density, version=2)
 
 
 def _draw_density(context: StageContext) -> dict[str, Any]:

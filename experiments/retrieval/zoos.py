@@ -28,6 +28,7 @@ from flown_jax.weights import zoo
 from flown_jax.weights.aligned import ZooImages, align_zoos
 from flown_jax.weights.alignment import Reference, apply_reference
 from flown_jax.weights.joint import JointSpace
+from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import last_states, networks
 from flown_jax.weights.zoo import Zoo
 
