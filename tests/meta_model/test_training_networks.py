@@ -66,6 +66,33 @@ def test_the_task_loss_falls(context):
     assert after["task"] < 0.8 * before["task"]
 
 
+@pytest.mark.parametrize(
+    ("parts", "mixing", "whole"),
+    [(True, Mixing(mixes=3, members=2), True), (True, None, True), (False, None, False)],
+)
+def test_a_loss_that_looks_at_pairs_stays_on_one_device(context, monkeypatch, parts, mixing, whole):
+    given = []
+
+    def train(*_, whole, **__):
+        given.append(whole)
+        raise InterruptedError
+
+    monkeypatch.setattr(training, "train", train)
+    batch = zoo_batches(EXAMPLES, seed=0, networks=6, images=15)(0)
+    flat = {"weights": np.zeros((2, zoos.JOINT.size), np.float32)}
+    with pytest.raises(InterruptedError):
+        training.train_codec(
+            context,
+            CODEC,
+            SPACE,
+            lambda step: batch if parts else flat,
+            Recipe(steps=1, batch=6, learning_rate=0.01),
+            seed=3,
+            mixing=mixing,
+        )
+    assert given == [whole]
+
+
 def test_latent_statistics_are_those_of_all_sets():
     variables = random_variables(CODEC, jnp.zeros((1, zoos.JOINT.size)))
     means = {

@@ -17,10 +17,12 @@ from tests.training import toy
 
 ROOT = Path(__file__).parents[2]
 SEVERAL = """
-import json, sys
+import json, pathlib, sys
 import jax, numpy as np
 from flown_jax.errors import UserError
-from flown_jax.training import Checkpoints, fit, parallel
+from flown_jax.training import Checkpoints, Records, TrainState, compile_step, fit, parallel
+from flown_jax.training.recipe import Recipe, train
+from flown_jax.training.stages import StageContext
 from tests.training import toy
 
 worst = {}
@@ -47,6 +49,26 @@ state = fit(toy.initial(), toy.step(toy.quiet_loss, devices=2), toy.batch_at, st
 same = fit(toy.initial(), toy.step(toy.quiet_loss), toy.batch_at, steps=300, name="toy")
 worst["fit"] = max(float(abs(x - y).max()) for x, y in zip(
     jax.tree.leaves(state), jax.tree.leaves(same), strict=True))
+
+# A loss that looks at pairs of its batch is whole, and the same on any number of devices.
+def pairs(params, key, batch, extra):
+    loss, (metrics, _) = toy.quiet_loss(params, key, batch, extra)
+    loss += (batch["x"][:, None] * batch["x"][None] * params["out"][0]).mean()
+    return loss, (metrics, extra)
+
+recipe = Recipe(3, 8, 0.05)
+def trained(name):
+    start = toy.initial()
+    context = StageContext(name, pathlib.Path(folder) / name, Records(pathlib.Path(folder) / name))
+    return train(context, recipe, start.params, pairs, toy.batch_at, seed=3, extra=start.extra,
+                 whole=True).params
+
+one = compile_step(pairs, recipe.chain(), seed=3, devices=1)
+a = one.place(TrainState.create(toy.initial().params, recipe.chain(), extra=toy.initial().extra))
+for i in range(3):
+    a, _ = one(a, toy.batch_at(i))
+worst["pairs"] = max(float(abs(x - y).max()) for x, y in zip(
+    jax.tree.leaves(one.collect(a).params), jax.tree.leaves(trained("pairs")), strict=True))
 
 noisy = toy.step(devices=4)
 _, first = noisy(noisy.place(toy.initial()), toy.batch_at(0))
@@ -90,6 +112,7 @@ def test_several_devices_equal_one(tmp_path):
         assert difference < 1e-6
         assert between_replicas == 0.0
     assert found["fit"] < 1e-4
+    assert found["pairs"] == 0.0
     assert found["repeat"] == 0.0
     assert found["round"] == [0.0, 1.0, 2.0]
     assert found["models1"] == found["models4"] == [[12.0 * i, 12.0 * i + 6] for i in range(5)]

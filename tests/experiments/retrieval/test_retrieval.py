@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from configs.retrieval import get_config
+from experiments.retrieval import zoos
 from experiments.retrieval.check import check
 from experiments.retrieval.designs import changed
+from experiments.retrieval.words import introduction
 from experiments.retrieval.zoos import align, read_data
 from experiments.stages import Stages
+from flown_jax.data import image_sets, splits
 from flown_jax.errors import UserError
 from flown_jax.models.cnn import CNN
 from flown_jax.training.stages import plain_values
@@ -157,6 +160,99 @@ def test_a_zoo_that_does_not_fit_is_one_sentence(zoo_folder, tmp_path, fields, s
         fields = {"zoos": {k: v and str(zoo_folder / v) for k, v in fields["zoos"].items()}}
     with pytest.raises(UserError, match=re.escape(sentence)):
         read(own(zoo_folder, **fields), tmp_path)
+
+
+def zoo_of(root, name, recipe, rows):
+    """A zoo of the same networks in another folder."""
+    there = zoo.load(root / "zoo")
+    zoo.create(root / name, there.spec, dataset="pets", recipe=recipe)
+    weights = np.random.default_rng(len(name)).normal(0, 0.3, (len(rows), there.spec.size))
+    zoo.add(root / name, weights.astype(np.float32), rows)
+    return str(root / name)
+
+
+def states(networks, epochs, **more):
+    """Rows of networks at several epochs; the last two networks are held out."""
+    return [
+        {"seed": n, "epoch": e, "split": "held_out" if n >= networks - 2 else "train", **more}
+        for n in range(networks)
+        for e in epochs
+    ]
+
+
+def test_unseen_images_are_those_that_the_zoo_says(zoo_folder, tmp_path):
+    train = image_sets.load("pets", "train", zoo_folder)
+    chosen, rest = splits.rows(60, 40, 7)
+    recipe = splits.record(train, chosen, 7)
+    folder = zoo_of(zoo_folder, "recorded", recipe, states(4, (1,)))
+    _, data = read(own(zoo_folder, zoos={"pets": folder}, data__split_seed=3), tmp_path)
+    images = data.images["pets"]
+    assert np.array_equal(images.train.images, train.images[chosen])
+    assert np.array_equal(images.validation.images, train.images[rest])
+    assert not data.unknown and not data.remarks["pets"]
+    assert "nor have the networks, by the record" in introduction(own(zoo_folder), {"pets": 2})
+
+
+def test_what_a_zoo_does_not_say_of_its_images_is_not_claimed(zoo_folder, tmp_path):
+    _, data = read(own(zoo_folder), tmp_path)
+    assert data.unknown == ("pets",)
+    assert "does not say which images of pets" in data.remarks["pets"][0]
+    text = introduction(own(zoo_folder), {"pets": 2}, data.unknown)
+    assert "whether the networks have, the zoos do not say" in text
+    mixed = introduction(own(zoo_folder), {"pets": 2, "cats": 2}, ("pets",))
+    assert "nor have the networks of cats" in mixed and "the zoos of pets do not say" in mixed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        ({"images_fingerprint": "0" * 64, "train_images": 40}, "another set of images"),
+        ({"train_images": 90}, "was trained on 90 images of pets; there are 60"),
+    ],
+)
+def test_other_images_than_the_networks_saw_are_refused(zoo_folder, tmp_path, recipe, sentence):
+    name = f"other{len(recipe)}"
+    folder = zoo_of(zoo_folder, name, recipe, states(4, (1,)))
+    with pytest.raises(UserError, match=sentence):
+        read(own(zoo_folder, zoos={"pets": folder}), tmp_path)
+
+
+def test_networks_are_counted_and_not_their_epochs(zoo_folder, tmp_path):
+    folder = zoo_of(zoo_folder, "epochs", {}, states(6, (1, 2, 3)))
+    config = own(zoo_folder, zoos={"pets": folder}, epochs=(2, 3), networks=3)
+    _, data = read(config, tmp_path)
+    table = data.zoos["pets"].table
+    assert table["seed"] == [0, 0, 1, 1, 2, 2] and table["epoch"] == [2, 3] * 3
+    # What is pooled is one state a network.
+    assert data.last == {"pets": [1, 3, 5]}
+    assert np.array_equal(data.fresh["pets"], data.held_out["pets"].weights[[1, 3]])
+    with pytest.raises(UserError, match="networks is 5; the zoo of pets has 4 networks"):
+        read(own(zoo_folder, zoos={"pets": folder}, networks=5), tmp_path / "more")
+
+
+def test_the_leader_is_never_chosen_on_test_images(zoo_folder, tmp_path, monkeypatch):
+    led = []
+
+    def align_zoos(joint, weights, best, images, *, rounds):
+        led.append(best["pets"])
+        raise InterruptedError
+
+    monkeypatch.setattr(zoos, "align_zoos", align_zoos)
+    known = [0.2, 0.4, 0.3, 0.1, 0.1]
+    for i, (validation, test) in enumerate(
+        [(None, [0.9, 0, 0]), (None, [0, 0, 0.9]), (known, [0.9, 0, 0]), (known, [0, 0, 0.9])]
+    ):
+        rows = states(5, (1,))
+        for k, row in enumerate(rows):
+            row["test_accuracy"] = [*test, 0, 0][k]
+            row["validation_accuracy"] = None if validation is None else validation[k]
+        # The same networks each time.
+        folder = zoo_of(zoo_folder, f"lead{i}", {}, rows)
+        config = own(zoo_folder, zoos={"pets": folder})
+        with pytest.raises(InterruptedError), Workdir(tmp_path / str(i), {}) as work:
+            stages = Stages(work)
+            align(stages, config.alignment, read_data(stages, config))
+    assert led[0] == led[1] and led[2:] == [1, 1]
 
 
 def test_networks_need_images_that_they_have_not_seen(zoo_folder, tmp_path):
