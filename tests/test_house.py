@@ -38,7 +38,9 @@ FLOORS = {
 # On the side: converters of PyTorch's weights, for every network of the house. The readers of its
 # files know no network, so that whoever reads files may use them.
 SIDE = "torch_import"
-READERS = {"torch_import.files", "torch_import.state_pickle"}
+READERS = {
+    f"torch_import.{name}" for name in ("files", "state_content", "state_pickle", "state_tensors")
+}
 
 
 def modules() -> Iterator[tuple[str, pathlib.Path]]:

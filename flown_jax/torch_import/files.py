@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,47 +15,73 @@ import numpy as np
 from flown_jax.errors import UserError
 from flown_jax.files import write_bytes, writing
 from flown_jax.torch_import import state_pickle
-from flown_jax.torch_import.state_pickle import STORAGES, Tensor
+from flown_jax.torch_import.state_content import state_in
+from flown_jax.torch_import.state_tensors import (
+    SAFETENSORS,
+    STORAGES,
+    arrays,
+    numbers,
+    storage_type,
+)
 
 # The number 0x1950a86a20f9469cfc6c as a pickle: how torch.save began before torch 1.6.
 _LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
 _ZIP = b"PK\x03\x04"
-# The keys under which training scripts keep the state dict beside other things.
-_WRAPPERS = ("state_dict", "model")
+# Files that are mistaken for weights, by their first bytes.
+_OTHERS = {
+    b"\x1f\x8b": "is compressed with gzip; unpack it first",
+    b"BZh": "is compressed with bzip2; unpack it first",
+    b"\xfd7zXZ": "is compressed with xz; unpack it first",
+    b"7z\xbc\xaf": "is a 7z archive; unpack it first",
+    b"Rar!": "is a RAR archive; unpack it first",
+    b"\x89HDF": "is an HDF5 file; only PyTorch's checkpoints and safetensors are read",
+    b"\x93NUMPY": "is a NumPy array; only PyTorch's checkpoints and safetensors are read",
+    b"version https://": "is a pointer of Git LFS in place of the file; fetch it with git lfs pull",
+    b"<": "is a web page in place of the file; download it again",
+}
+# A checkpoint may unpack to so many bytes, or to 20 times its own length, whichever is more.
+_UNPACKED = 1 << 28
 # PyTorch lets storages begin at multiples of this, so that it can map them into memory.
 _ALIGNMENT = 64
 
 
-def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, np.ndarray]:
     """Names to arrays of a file's state dict, in the file's order.
 
     Args:
-      path: a file of `torch.save` since torch 1.6, of any name, that holds a dict of tensors or
-        one under the key "state_dict" or "model"; or a safetensors file.
+      path: a file of `torch.save`, of any name, that holds a dict of tensors, or one among other
+        things (see `state_content.state_in`); or a safetensors file, whose order is no network's.
+      key: of a checkpoint's entry, where several are dicts of tensors.
     Returns:
-      Arrays of their own, with the stored types; bfloat16 is that of `ml_dtypes`.
+      Arrays of their own, with the stored types; bfloat16 and 8-bit floats are those of
+      `ml_dtypes`.
     Raises:
-      UserError: there is no such file, it is damaged, of another format, or holds anything that
-        only code could rebuild; nothing of the file is run.
+      UserError: there is no such file, it is damaged, of another format, holds several state
+        dicts, or something in place of one that only code could rebuild; nothing of it is run.
     """
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder, where a file of weights is wanted")
     try:
         with open(path, "rb") as file:
-            start = file.read(16)
+            start = file.read(512)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if start.startswith(_ZIP):
-        return _read_zip(path)
+        return _read_zip(path, key)
+    if start.startswith(_LEGACY):
+        return _read_legacy(path, key)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
-    if start.startswith(_LEGACY):
+    for magic, sentence in _OTHERS.items():
+        if start.startswith(magic):
+            raise UserError(f"{path} {sentence}")
+    if start[257:262] == b"ustar":
         raise UserError(
-            f"{path} has PyTorch's format from before torch 1.6; load it with torch and save its "
-            "state dict again"
+            f"{path} is a tar archive, perhaps of PyTorch's format from before torch 0.1.10; "
+            "unpack it, or load it with torch and save its state dict again"
         )
     if start.startswith(b"\x80"):
         raise UserError(
@@ -93,133 +121,107 @@ def write_state_dict(path: str | Path, state: Mapping[str, Any]) -> None:
         write_bytes(path, buffer.getvalue())
 
 
-def _read_zip(path: Path) -> dict[str, np.ndarray]:
+def _read_zip(path: Path, key: str | None) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
-            return _Checkpoint(path, archive).state_dict()
+            return _Checkpoint(path, archive).state_dict(key)
     except UserError:
         raise
-    # NotImplementedError, RuntimeError: a compression or encryption that zipfile does not know.
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, ValueError),
+        # A compression or encryption that zipfile does not know; fields beyond the file.
+        *(NotImplementedError, RuntimeError, LookupError, OverflowError, MemoryError),
+    ) as error:
         raise UserError(f"{path} is truncated or damaged: {_reason(error)}") from error
 
 
 class _Checkpoint:
-    """A zip with FOLDER/data.pkl, FOLDER/data/KEY for each storage, and FOLDER/byteorder."""
+    """A zip with FOLDER/data.pkl, FOLDER/data/KEY for each storage, and FOLDER/byteorder.
+
+    Archivers that pack one again compress it, name the folder anew or drop it, and add files.
+    """
 
     def __init__(self, path: Path, archive: zipfile.ZipFile):
         self._path, self._archive = path, archive
-        members = archive.namelist()
-        pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
+        self._members = {info.filename.replace("\\", "/"): info for info in archive.infolist()}
+        pickles = [name for name in self._members if f"/{name}".endswith("/data.pkl")]
+        pickles = [name for name in pickles if not name.startswith("__MACOSX/")]
         if len(pickles) != 1:
-            raise UserError(f"{path} is a zip file, but no PyTorch checkpoint: no data.pkl in it")
-        self._folder = pickles[0].removesuffix("data.pkl")
-        if f"{self._folder}constants.pkl" in members:
-            raise UserError(f"{path} is a TorchScript program, not a state dict")
-        if not any(archive.getinfo(name).CRC for name in members):
-            for name in members:  # torch was told to write no checksums, so there are none to check
-                del archive.getinfo(name).CRC
-        self._big = self._folder + "byteorder" in members and self._member("byteorder") == b"big"
-        self._storages: dict[tuple[str, str], np.ndarray] = {}
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        content = state_pickle.loads(self._member("data.pkl"), self._path)
-        tensors = _state_in(content, self._path)
-        return {name: self._array(name, tensor) for name, tensor in tensors.items()}
-
-    def _array(self, name: str, tensor: Tensor) -> np.ndarray:
-        try:
-            storage, offset, size, stride = tensor.checked()
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{self._path}: tensor {name!r} has an unknown form") from error
-        numbers = self._storage(name, storage.key, storage.kind)
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if 0 not in size and last >= len(numbers):
             raise UserError(
-                f"{self._path} is damaged: tensor {name!r} needs {last + 1} numbers of a storage "
-                f"that holds {len(numbers)}"
+                f"{path} is a zip file, but no PyTorch checkpoint: "
+                f"{'more than one' if pickles else 'no'} data.pkl in it; unpack an archive of files"
             )
-        if 0 in size:
-            return np.zeros(size, numbers.dtype)
-        strides = tuple(step * numbers.itemsize for step in stride)
-        view = np.lib.stride_tricks.as_strided(numbers[offset:], size, strides, writeable=False)
-        try:
-            return view.copy(order="C")
-        except (MemoryError, ValueError) as error:
-            raise UserError(f"{self._path}: tensor {name!r} of {size} is too large") from error
+        self._folder = pickles[0].removesuffix("data.pkl")
+        if f"{self._folder}constants.pkl" in self._members:
+            raise UserError(f"{path} is a TorchScript program, not a state dict")
+        unpacked = sum(info.file_size for info in self._members.values())
+        if unpacked > max(_UNPACKED, 20 * path.stat().st_size):
+            raise UserError(f"{path} is no checkpoint: it would unpack to {unpacked:,} bytes")
+        if not any(info.CRC for info in self._members.values()):
+            for info in self._members.values():  # torch was told to write none, so none is checked
+                del info.CRC
+        order = b"little"
+        if f"{self._folder}byteorder" in self._members:
+            order = self._member("byteorder").strip()
+        if order not in (b"little", b"big"):
+            raise UserError(f"{path} is damaged: it knows no byte order {order[:20]!r}")
+        self._big = order == b"big"
 
-    def _storage(self, name: str, key: str, kind: str) -> np.ndarray:
-        if (key, kind) not in self._storages:
-            try:
-                raw = self._member(f"data/{key}")
-            except KeyError as error:
-                raise UserError(
-                    f"{self._path} is damaged: the storage {key!r} of tensor {name!r} is missing"
-                ) from error
-            self._storages[key, kind] = _numbers(raw, STORAGES[kind], self._big)
-        return self._storages[key, kind]
+    def state_dict(self, key: str | None) -> dict[str, np.ndarray]:
+        content = state_pickle.loads(self._member("data.pkl"), self._path)
+        tensors = state_in(content, self._path, key)
+        return arrays(tensors, lambda key: self._member(f"data/{key}"), self._path, self._big)
 
     def _member(self, name: str) -> bytes:
-        return self._archive.read(self._folder + name)
+        return self._archive.read(self._members[self._folder + name])
 
 
-def _numbers(raw: bytes, dtype: np.dtype, big_endian: bool) -> np.ndarray:
-    """The whole numbers of `dtype` in `raw`, in the machine's byte order."""
-    size = dtype.itemsize
-    code = f"{'>' if big_endian else '<'}u{size}"
-    bits = np.frombuffer(raw, code, count=len(raw) // size).astype(f"u{size}")
-    return bits != 0 if dtype == np.bool_ else bits.view(dtype)
+def _read_legacy(path: Path, key: str | None) -> dict[str, np.ndarray]:
+    """The format before torch 1.6: five pickles, then each storage's count and little-endian bytes.
+
+    The pickles are the magic number, a version, the machine, the content, the storages' keys.
+    """
+    stream = io.BytesIO(path.read_bytes())
+    _, version, _ = (state_pickle.loads(stream, path) for _ in range(3))
+    if version != 1001:
+        raise UserError(f"{path} has a version of PyTorch's old format that is unknown")
+    seen: dict[str, state_pickle.Storage] = {}
+    content = state_pickle.loads(stream, path, seen)
+    keys = state_pickle.loads(stream, path)
+    storages: dict[str, bytes] = {}
+    for name in keys if isinstance(keys, list) else ():
+        dtype = storage_type(seen[name]) if isinstance(name, str) and name in seen else None
+        if dtype is None:
+            raise UserError(f"{path} is damaged, or has a storage {name!r} of an unknown type")
+        count = int.from_bytes(stream.read(8), "little", signed=True)
+        if not 0 <= count * dtype.itemsize <= len(stream.getbuffer()) - stream.tell():
+            raise UserError(f"{path} is truncated or damaged: the storage {name!r} is not whole")
+        storages[name] = stream.read(count * dtype.itemsize)
+    return arrays(state_in(content, path, key), storages.__getitem__, path)
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    import safetensors
+
+    try:
+        entries = safetensors.deserialize(path.read_bytes())
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no safetensors file, or a damaged one") from error
+    found = {}
+    for name, entry in entries:
+        dtype = SAFETENSORS.get(entry["dtype"])
+        if dtype is None:
+            raise UserError(
+                f"{path}: tensor {name!r} has elements of an unknown type ({entry['dtype']})"
+            )
+        found[name] = numbers(bytes(entry["data"]), dtype).reshape(entry["shape"])
+    return found
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:
     """The bits of an array as little-endian whole numbers, also where bfloat16 has no order."""
     size = array.dtype.itemsize
     return np.ascontiguousarray(array).view(f"u{size}").astype(f"<u{size}", copy=False)
-
-
-def _state_in(content: Any, path: Path) -> Mapping[str, Tensor]:
-    """The one dict of tensors in what a checkpoint holds."""
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no state dict but one {_kind(content)}")
-    if _is_state(content):
-        return content
-    wrapped = [key for key in _WRAPPERS if _is_state(content.get(key))]
-    if len(wrapped) > 1:
-        raise UserError(f"{path} holds two state dicts, under the keys {' and '.join(wrapped)}")
-    if wrapped:
-        return content[wrapped[0]]
-    if not content:
-        raise UserError(f"{path} holds an empty dict, not a state dict")
-    key, value = next(
-        (k, v) for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))
-    )
-    raise UserError(
-        f"{path} holds no state dict: its entry {key!r} is no tensor but of type {_kind(value)}"
-    )
-
-
-def _is_state(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and bool(value)
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
-    )
-
-
-def _kind(value: Any) -> str:
-    return {Tensor: "tensor", state_pickle.Storage: "storage"}.get(
-        type(value), type(value).__name__
-    )
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    import safetensors
-    from safetensors.numpy import load_file
-
-    try:
-        return dict(load_file(path))
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no safetensors file, or a damaged one") from error
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
 import io
 import os
+import pathlib
 import pickle
 import struct
 import zipfile
@@ -53,10 +57,10 @@ def rewritten(path, target, change=None, drop=(), folder=None):
     return target
 
 
-def refusal(path) -> str:
+def refusal(path, key=None) -> str:
     """The sentence with which a file is refused; it is one line and names the file."""
     with pytest.raises(UserError) as raised:
-        read_state_dict(path)
+        read_state_dict(path, key)
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
     return str(raised.value)
 
@@ -118,7 +122,7 @@ def test_damaged_files_are_refused(tmp_path):
     rewritten(tmp_path / "good", path, drop=("data/0",))
     assert "storage '0' of tensor 'layer.weight' is missing" in refusal(path)
     rewritten(tmp_path / "good", path, {"data.pkl": b"\x80\x02garbage"})
-    assert "its data.pkl cannot be read" in refusal(path)
+    assert "its pickle cannot be read" in refusal(path)
     path.with_suffix(".safetensors").write_bytes(b"\x20\0\0\0\0\0\0\0{}")
     assert "no safetensors file, or a damaged one" in refusal(path.with_suffix(".safetensors"))
 
@@ -127,8 +131,6 @@ def test_files_of_other_kinds_are_refused(tmp_path):
     path = tmp_path / "file"
     assert "there is no file" in refusal(path)
     assert "is a folder" in refusal(tmp_path)
-    path.write_bytes(bytes.fromhex("80028a0a6cfc9c46f9206aa85019") + b"\x80\x02")
-    assert "before torch 1.6" in refusal(path)
     path.write_bytes(pickle.dumps({"a": 1}))
     assert "a plain pickle" in refusal(path)
     path.write_bytes(b"epoch,accuracy\n1,0.5\n")
@@ -297,12 +299,82 @@ def test_wrappers_of_training_scripts(tmp_path):
     assert "empty dict" in refusal(saved(torch, {}, tmp_path / "empty"))
 
 
-def test_modules_and_legacy_files_of_torch_are_refused(tmp_path):
+def test_what_only_code_could_rebuild_is_refused(tmp_path):
     torch = pytest.importorskip("torch")
     net = torch.nn.Linear(2, 3)
-    sentence = refusal(saved(torch, {"model": net}, tmp_path / "module"))
-    assert "names torch.nn.modules.linear.Linear" in sentence
-    path = saved(torch, net.state_dict(), tmp_path / "old", _use_new_zipfile_serialization=False)
-    assert "before torch 1.6" in refusal(path)
-    sparse = {"w": torch.eye(3).to_sparse()}
+    for k, content in enumerate((net, {"model": net}, {"epoch": 1, "net": net})):
+        sentence = refusal(saved(torch, content, tmp_path / f"module{k}"))
+        assert "names torch.nn.modules.linear.Linear" in sentence
+    sparse = {"epoch": 1, "state_dict": {"b": torch.ones(2), "w": torch.eye(3).to_sparse()}}
     assert "_rebuild_sparse_tensor" in refusal(saved(torch, sparse, tmp_path / "sparse"))
+    complexes = {"w": torch.ones(2, dtype=torch.complex64)}
+    sentence = refusal(saved(torch, complexes, tmp_path / "complex"))
+    assert "tensor 'w' has elements of an unknown type (ComplexFloatStorage)" in sentence
+
+
+def test_the_format_before_torch_1_6(tmp_path, state):
+    torch = pytest.importorskip("torch")
+    content = {"net": {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(2).half()}, "acc": 1}
+    path = saved(torch, content, tmp_path / "old", _use_new_zipfile_serialization=False)
+    assert_same(read_state_dict(path), {k: v.numpy() for k, v in content["net"].items()})
+    raw = path.read_bytes()
+    for length in (16, 100, len(raw) - 1):
+        path.write_bytes(raw[:length])
+        assert "damaged" in refusal(path)
+    module = saved(torch, torch.nn.ReLU(), path, _use_new_zipfile_serialization=False)
+    assert "names torch.nn.modules.activation.ReLU" in refusal(module)
+
+
+def test_floats_of_8_bits_parameters_and_subclasses(tmp_path):
+    torch = pytest.importorskip("torch")
+    parameter = torch.nn.Parameter(torch.arange(2.0))
+    parameter.mark = 1  # saved as another kind of parameter
+    content = {
+        "e4m3": torch.tensor([1.0, -2.0]).to(torch.float8_e4m3fn),
+        "e5m2": torch.tensor([1.0, -2.0]).to(torch.float8_e5m2),
+        "u16": torch.tensor([1, 2**16 - 1]).to(torch.uint16),
+        "parameter": parameter,
+        "buffer": torch.nn.Buffer(torch.ones(2)),
+    }
+    found = read_state_dict(saved(torch, content, tmp_path / "x"))
+    assert found["e4m3"].dtype == ml_dtypes.float8_e4m3fn
+    values = {name: value.astype(float).tolist() for name, value in found.items()}
+    expected = {"e4m3": [1, -2], "e5m2": [1, -2], "u16": [1, 2**16 - 1], "parameter": [0, 1]}
+    assert values == {**expected, "buffer": [1, 1]}
+
+
+def test_what_scripts_save_beside_a_state_dict(tmp_path):
+    torch = pytest.importorskip("torch")
+    net = torch.nn.BatchNorm1d(2)
+    expected = {k: v.numpy() for k, v in net.state_dict().items()}
+    beside = {
+        "args": argparse.Namespace(
+            lr=0.1, path=pathlib.PurePosixPath("/x"), device=torch.device("cpu")
+        ),
+        "when": datetime.datetime(2020, 1, 1),
+        "metric": np.float64(0.5),
+        "history": np.ones(3),
+        "tags": {"a", ("b", 1)},
+        "size": torch.Size([1, 2]),
+        "dtype": torch.float16,
+        "rng_state": torch.get_rng_state(),
+        "by_pair": {("a", 1): 2},
+        "counter": collections.Counter("aab"),
+        "missing": None,
+        "pytorch-lightning_version": "2.0",
+        "callbacks": {"ModelCheckpoint": {"best_model_score": torch.ones(()), "monitor": "x"}},
+        "optimizer_states": [torch.optim.Adam(net.parameters()).state_dict()],
+        "scheduler": {"T_max": 5, "_last_lr": [0.1]},
+        "state_dict_ema": net.state_dict(),
+        "criterion": {},
+    }
+    for key in ("state_dict", "model", "net", "model_state_dict"):
+        path = saved(torch, {**beside, key: net.state_dict()}, tmp_path / key)
+        assert_same(read_state_dict(path), expected)
+    assert_same(read_state_dict(path, "state_dict_ema"), expected)
+    assert "no state dict under the key 'x', but under state_dict_ema" in refusal(path, "x")
+    inner = saved(torch, {"epoch": 1, "learner": {"net": net.state_dict()}}, tmp_path / "inner")
+    assert_same(read_state_dict(inner), expected)
+    two = {"generator": net.state_dict(), "discriminator": net.state_dict()}
+    sentence = refusal(saved(torch, two, tmp_path / "two"))
+    assert "under the keys generator and discriminator; choose one with key" in sentence
