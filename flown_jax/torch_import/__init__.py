@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flown_jax.errors import UserError
+from flown_jax.torch_import.names import without_wrappers
 
 _KINDS = {
     "autoencoder_kl": "autoencoder_kl",
@@ -28,7 +29,8 @@ def convert(kind: str, state_dict: Mapping[str, Any], config: Mapping[str, Any])
     Args:
       kind: the network's family, one of `autoencoder_kl, unet, conditioned_unet, caml, resnet12,
         cnn, resnet18, vit, convnext, clip_vit`.
-      state_dict: PyTorch names to arrays (anything that `numpy.asarray` takes).
+      state_dict: PyTorch names to arrays (anything that `numpy.asarray` takes), with or without
+        the parts that `DataParallel` and `torch.compile` put before names.
       config: the sizes of the network, with the names of the original code.
     Returns:
       Variables for `module.apply`.
@@ -40,4 +42,4 @@ def convert(kind: str, state_dict: Mapping[str, Any], config: Mapping[str, Any])
             f"torch_import knows no kind {kind!r}; it knows {', '.join(sorted(_KINDS))}."
         )
     module = importlib.import_module(f"flown_jax.torch_import.{_KINDS[kind]}")
-    return module.convert(state_dict, config)
+    return module.convert(without_wrappers(state_dict), config)

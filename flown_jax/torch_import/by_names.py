@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from flown_jax.models import layout
 from flown_jax.torch_import.common import StateReader
+from flown_jax.torch_import.names import fitting
 
 # A counter of BatchNorm that no computation uses.
 _IGNORED = ".num_batches_tracked"
@@ -26,16 +27,17 @@ def read(
     """Variables of the module that hold the state dict's values.
 
     Args:
-      state_dict: PyTorch names to arrays; `num_batches_tracked` is left out.
+      state_dict: PyTorch names to arrays; `num_batches_tracked` is left out, and parts that all
+        names begin with (`model.`) are taken off.
       module: a base model.
       image_shape: (H, W, C) of its images, which decides some tensors' shapes.
       names: PyTorch names to paths; None takes `module.state_dict_names()`.
     Raises:
       UserError: missing, extra or mis-shaped entries, by name.
     """
-    reader = StateReader(without_counters(state_dict))
     shapes = linen_shapes(module, image_shape)
     names = names or module.state_dict_names()
+    reader = StateReader(fitting(without_counters(state_dict), set(names).issubset))
     flat = {path: take(reader, name, path, shapes[path]) for name, path in names.items()}
     reader.finish()
     return layout.nested(flat)

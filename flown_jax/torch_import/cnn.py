@@ -1,21 +1,25 @@
 """State dicts of the model zoos' convolution networks as variables of `models.cnn.CNN`.
 
 The zoos number the modules of a list, and a dropout takes a number, so that the same network has
-several sets of names. Layers are therefore taken by their order, and their shapes checked.
+several sets of names. Layers are therefore taken by their order (`layer_order`), and their shapes
+checked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from flown_jax.errors import UserError
-from flown_jax.models import registry
+from flown_jax.models import layout, registry
+from flown_jax.models.cnn import CNN
 from flown_jax.torch_import import by_names
 from flown_jax.torch_import.common import StateReader
+from flown_jax.torch_import.layer_order import Shape, layers_in_order
 
 
 def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -23,16 +27,20 @@ def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
 
     Args:
       state_dict: `NAME.weight` and `NAME.bias` of each layer: in the order of the network, or
-        with a number as the last part of NAME (`module_list.3.weight`), then in any order.
+        with numbers in the names (`module_list.3.weight`), then in any order.
       config: the fields of `CNN`. Also in_channels and image_size; where they are not given, the
         images' channels and the inputs of the first linear layer are those of the state dict.
     Raises:
-      UserError: missing, extra or mis-shaped entries, by name.
+      UserError: missing, extra or mis-shaped entries, by name; layers that might be in several
+        orders.
     """
     module: Any = registry.build("cnn", by_names.sizes(config, "image_size"))
-    layers = _ordered_layers(state_dict)
-    inputs, flat = _open_sizes(state_dict, layers, module, config)
+    given = {name: tuple(np.shape(value)) for name, value in state_dict.items()}
+    for name in given:
+        _check_layer(name)
+    inputs, flat = _sizes(given, module, config)
     shapes = module.kernel_shapes(inputs, flat)
+    layers = layers_in_order(given, torch_kernels(module, inputs, flat))
     if len(layers) != len(shapes):
         raise UserError(
             f"The state dict has {len(layers)} layers ({', '.join(layers)}), where this CNN has "
@@ -50,40 +58,44 @@ def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     return {"params": params}
 
 
-def _ordered_layers(state_dict: Mapping[str, Any]) -> list[str]:
-    """Names of the layers, by number where all have one under the same parent."""
-    layers = list(dict.fromkeys(_layer(name) for name in state_dict))
-    parents = {layer.rpartition(".")[0] for layer in layers}
-    numbers = [layer.rpartition(".")[2] for layer in layers]
-    if len(parents) == 1 and all(number.isdigit() for number in numbers):
-        return sorted(layers, key=lambda layer: int(layer.rpartition(".")[2]))
-    return layers
+def torch_kernels(module: CNN, inputs: int, flat: int) -> list[Shape]:
+    """PyTorch's shapes of a CNN's weights, layer by layer; arguments as of `kernel_shapes`."""
+    shapes = module.kernel_shapes(inputs, flat)
+    return [layout.torch_shape(f"{layer}/kernel", shape) for layer, shape in shapes.items()]
 
 
-def _layer(name: str) -> str:
+def open_sizes(shapes: Iterable[Shape], module: CNN) -> tuple[int | None, int | None]:
+    """Channels of the images and inputs of the first linear layer, where shapes tell them.
+
+    Args:
+      shapes: of a CNN's tensors, in any order.
+      module: the CNN, which tells everything else.
+    """
+    first_conv, *convs = (s for s in torch_kernels(module, 0, 0) if len(s) == 4)
+    first_dense, *others = (s for s in torch_kernels(module, 0, 0) if len(s) == 2)
+    left = list((Counter(shapes) - Counter([*convs, *others])).elements())
+    inputs = [
+        s[1] for s in left if len(s) == 4 and (s[0], *s[2:]) == (first_conv[0], *first_conv[2:])
+    ]
+    flat = [s[1] for s in left if len(s) == 2 and s[0] == first_dense[0]]
+    return next(iter(inputs), None), next(iter(flat), None)
+
+
+def _check_layer(name: str) -> None:
     layer, _, leaf = name.rpartition(".")
     if leaf not in ("weight", "bias") or not layer:
         raise UserError(
             f"The state dict has an entry unknown to this network: {name}, which is neither the "
             "weight nor the bias of a layer."
         )
-    return layer
 
 
-def _open_sizes(
-    state_dict: Mapping[str, Any], layers: list[str], module: Any, config: Mapping[str, Any]
-) -> tuple[int, int]:
+def _sizes(shapes: Mapping[str, Shape], module: CNN, config: Mapping[str, Any]) -> tuple[int, int]:
     """Channels of the images and inputs of the first linear layer."""
-    kernels: list[tuple[int, ...]] = [
-        np.shape(state_dict.get(f"{layer}.weight", ())) for layer in layers
-    ]
-    inputs = config.get("in_channels")
-    if inputs is None:
-        inputs = kernels[0][1] if kernels and len(kernels[0]) == 4 else 1
+    inputs, flat = open_sizes(shapes.values(), module)
+    inputs = config.get("in_channels") or inputs or 1
     if "image_size" in config:
         return inputs, module.flat_size(config["image_size"], config["image_size"])
     # A square map of the last convolution's channels; otherwise the shape is refused by name.
-    convs, channels = len(module.channels), module.channels[-1]
-    rows = kernels[convs][-1:] if len(kernels) > convs else ()
-    side = math.isqrt(rows[0] // channels) if rows else 1
-    return inputs, channels * side**2
+    channels = module.channels[-1]
+    return inputs, channels * math.isqrt((flat or channels) // channels) ** 2
