@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
+from flown_jax.torch_import.layer_order import layers_in_order
+from flown_jax.torch_import.names import fitting
 from flown_jax.weights.importers.networks import Network
 from flown_jax.weights.spec import WeightSpec
 
@@ -56,15 +58,25 @@ class Collection:
         self.network, self._threshold = network, threshold
         self._weights: list[np.ndarray] = []
         self._buffers: list[np.ndarray] = []
+        self._orders: dict[frozenset[str], tuple[list[str], str]] = {}  # of names, and whose it is
         self.rows: list[dict[str, Any]] = []
 
     def add(self, state: Mapping[str, np.ndarray], row: Mapping[str, Any], where: str) -> str:
         """Take a model, or say why not; "" if it was taken.
 
         Raises:
-          UserError: the state dict is not one of this network; `where` begins the sentence.
+          UserError: the state dict is not one of this network, or has its layers in another order
+            than one before; `where` begins the sentence.
         """
-        weights, buffers = arrange(self.network, state, where)
+        state, names = _placed(self.network, state, where)
+        order = list(names.values())
+        first, whose = self._orders.setdefault(frozenset(order), (order, where))
+        if order != first:
+            raise UserError(
+                f"{where} has its layers in another order than {whose}; number them in the order "
+                "in which they run"
+            )
+        weights, buffers = _vectors(self.network, state, names, where)
         numbers = weights if buffers is None else np.concatenate([weights, buffers])
         if not np.isfinite(numbers).all():
             return "NaN or infinite weights"
@@ -98,19 +110,38 @@ def arrange(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Weights (D,) and running statistics (B,) of a state dict, float32.
 
-    Entries are found by name. A chain of layers, as the zoo CNNs are, may have any names: theirs
-    move when dropout is added, so then it is the order of the layers that counts.
+    Entries are found by name, without what wrappers put before names (`torch_import.names`). A
+    chain of layers, as the zoo CNNs are, may have any names: theirs move when dropout is added, so
+    then it is the order of the layers that counts (`torch_import.layer_order`).
     Raises:
-      UserError: a tensor is missing, has another shape or is unknown; `where` begins the sentence.
+      UserError: a tensor is missing, has another shape or is unknown, holds no floating-point
+        numbers, or may have several places; `where` begins the sentence.
     """
+    return _vectors(network, *_placed(network, state, where), where)
+
+
+def _placed(
+    network: Network, state: Mapping[str, np.ndarray], where: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The state dict without wrappers and counters, and its names by those of the network."""
     state = {name: value for name, value in state.items() if not name.endswith(_IGNORED)}
     specs = [network.spec] + ([network.buffers_spec] if network.buffers_spec else [])
     wanted = [entry.name for spec in specs for entry in spec.entries]
     names = dict(zip(wanted, wanted, strict=True))
-    if network.is_chain and len(state) == len(wanted) and set(state) != set(wanted):
-        names = dict(zip(wanted, layer_order(state), strict=True))
+    try:
+        state = fitting(state, lambda found: set(wanted) <= set(found))
+        if network.is_chain and len(state) == len(wanted) and set(state) != set(wanted):
+            names = dict(zip(wanted, _chain_names(network, state), strict=True))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return state, names
+
+
+def _vectors(
+    network: Network, state: Mapping[str, np.ndarray], names: Mapping[str, str], where: str
+) -> tuple[np.ndarray, np.ndarray | None]:
     vectors = []
-    for spec in specs:
+    for spec in [network.spec] + ([network.buffers_spec] if network.buffers_spec else []):
         parts = []
         for entry in spec.entries:
             name = names[entry.name]
@@ -124,7 +155,13 @@ def arrange(
                     f"{where}: tensor {name!r} has shape {state[name].shape}, where this "
                     f"{spec.model} has {entry.shape}"
                 )
-            parts.append(np.asarray(state[name], np.float32).reshape(-1))
+            if not jnp.issubdtype(state[name].dtype, jnp.floating):
+                raise UserError(
+                    f"{where}: tensor {name!r} holds {state[name].dtype}, where weights are "
+                    "floating-point numbers"
+                )
+            with np.errstate(over="ignore"):  # then it is infinite, and left out as such
+                parts.append(np.asarray(state[name]).astype(np.float32).reshape(-1))
         vectors.append(np.concatenate(parts))
     unknown = sorted(set(state) - set(names.values()))
     if unknown:
@@ -132,17 +169,13 @@ def arrange(
     return vectors[0], vectors[1] if len(vectors) > 1 else None
 
 
-def layer_order(names: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    """Names in the order of their layers' numbers, each layer's weight before its bias.
-
-    A file's own order is no guide: safetensors sorts by type and text, so that 11 precedes 3.
-    """
-
-    def key(name: str) -> tuple:
-        parts = re.split(r"(\d+)", name.removesuffix(".weight").removesuffix(".bias"))
-        return [int(p) if i % 2 else p for i, p in enumerate(parts)], name.endswith(".bias")
-
-    return sorted(names, key=key)
+def _chain_names(network: Network, state: Mapping[str, np.ndarray]) -> list[str]:
+    """The names of a chain's tensors in the order of its spec."""
+    shapes = {name: value.shape for name, value in state.items()}
+    kernels = [e.shape for e in network.spec.entries if e.name.endswith(".weight")]
+    layers = layers_in_order(shapes, kernels)
+    names = [f"{layer}.{leaf}" for layer in layers for leaf in ("weight", "bias")]
+    return names if len(names) == len(state) else list(state)
 
 
 def held_out_count(n: int, share: float) -> int:
@@ -170,6 +203,11 @@ def folder_of(path: str | Path) -> Path:
     if path.exists():
         raise UserError(f"{path} is a file, where a folder is wanted")
     raise UserError(f"there is no folder {path}")
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a file is hidden, or what a program left beside one (`~$net.pt`)."""
+    return path.name.startswith((".", "~"))
 
 
 def nothing(folder: Path, what: str, skipped: Sequence[str]) -> UserError:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# Words of folder names, the longer ones first: "f_mnist" also contains "mnist".
-_WORDS = (
-    ("fashion_mnist", ("fashion", "f_mnist", "fmnist")),
-    ("kmnist", ("kmnist", "k_mnist")),
-    ("mnist", ("mnist",)),
-    ("usps", ("usps",)),
-    ("svhn_cropped", ("svhn",)),
-    ("cifar100", ("cifar100", "cifar_100")),
-    ("cifar10", ("cifar",)),
-    ("stl10", ("stl",)),
+from flown_jax.errors import UserError
+
+# Spellings in folders' names, the longer ones first: "f_mnist" also contains "mnist". A spelling
+# within a longer word ("emnist", "castle") says nothing.
+_SPELLINGS = (
+    ("fashion_mnist", r"fashion(_?mnist)?|f_?mnist"),
+    ("kmnist", r"k_?mnist"),
+    ("mnist", r"(?<!_[a-z]_)mnist(?!_[a-z]_)"),  # neither q_mnist nor mnist_m
+    ("usps", r"usps"),
+    ("svhn_cropped", r"svhn"),
+    ("cifar100", r"cifar_?100"),
+    ("cifar10", r"cifar(_?10)?"),
+    ("stl10", r"stl(_?10)?"),
 )
+# How many classes each has.
+_CLASSES = {name: 100 if name == "cifar100" else 10 for name, _ in _SPELLINGS}
 
 # Channels, mean and standard deviation of each channel, side of the centre crop.
 _INPUTS: dict[str, tuple[int, float, float, int | None]] = {
@@ -35,11 +40,24 @@ _INPUTS: dict[str, tuple[int, float, float, int | None]] = {
 def dataset_in(*names: str) -> str:
     """The image set that the first of the names to mention one mentions, or ""."""
     for name in names:
-        plain = re.sub(r"[-\s.]", "_", name.lower())
-        for dataset, words in _WORDS:
-            if any(word in plain for word in words):
+        plain = f"_{re.sub(r'[^a-z0-9]', '_', name.lower())}_"
+        for dataset, spelling in _SPELLINGS:
+            if re.search(rf"(?<![a-z0-9])({spelling})(?![a-z0-9])", plain):
                 return dataset
     return ""
+
+
+def check_classes(dataset: str, classes: int, where: str) -> None:
+    """Refuses an image set that was read off a name, where the networks have other classes.
+
+    Raises:
+      UserError: they have; `where` begins the sentence.
+    """
+    if dataset in _CLASSES and classes != _CLASSES[dataset]:
+        raise UserError(
+            f"{where}: its name says {dataset}, which has {_CLASSES[dataset]} classes, but its "
+            f"networks have {classes}; give dataset"
+        )
 
 
 def zoo_inputs(dataset: str, channels: int, side: int) -> dict[str, Any] | None:

@@ -28,7 +28,6 @@ from flown_jax.weights.importers.collect import (
     Imported,
     folder_of,
     held_out_count,
-    layer_order,
     nothing,
 )
 
@@ -56,8 +55,8 @@ class _Trial:
     @property
     def seed(self) -> int | None:
         """From params.json, or from the name ("..._seed=98_..."); None if neither tells."""
-        seed, found = self.params.get("seed"), re.search(r"seed=(\d+)", self.name)
-        if isinstance(seed, int):
+        seed, found = self.params.get("seed"), re.search(r"seed=(\d{1,18})(?!\d)", self.name)
+        if type(seed) is int:
             return seed
         return int(found.group(1)) if found else None
 
@@ -106,8 +105,9 @@ def read(
         )
     if not trials:
         raise nothing(folder, "trials", [s for part in skipped.values() for s in part])
+    _check_shares(trials.values())
     activation = _one_activation(folder, trials, activation, skipped)
-    dataset = dataset or known.dataset_in(
+    told = dataset or known.dataset_in(
         folder.resolve().name, *(str(t.params.get("dataset::dump", "")) for t in trials.values())
     )
 
@@ -115,7 +115,9 @@ def read(
     names = sorted({*trials, *skipped})
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     drawn = [trials[name] for name in order if name in trials]
-    network = _network(folder, drawn, wanted, activation, dataset, inputs)
+    network = _network(folder, drawn, wanted, activation, told, inputs)
+    if not dataset:
+        known.check_classes(told, network.classes, str(folder))
     collection = Collection(network, weight_threshold)
     used: list[_Trial] = []
     for trial in drawn:
@@ -135,7 +137,7 @@ def read(
     return collection.finish(
         key=lambda row: (row["trial"], row["epoch"]),
         skipped=complaints,
-        dataset=dataset,
+        dataset=told,
         recipe={"source": "model_zoo", "folder": folder.resolve().name, **recipe},
     )
 
@@ -155,10 +157,10 @@ def _trial(path: Path) -> _Trial:
     if (path / "error.txt").exists():
         raise UserError("its training failed (error.txt)")
     try:
-        params = json.loads((path / "params.json").read_text(encoding="utf-8"))
+        params = _json((path / "params.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError("there is no params.json in it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError("its params.json is damaged") from error
     checkpoints: dict[int, Path] = {}
     # Old zoos write checkpoint_50, newer ones checkpoint_000050; the shorter name wins.
@@ -179,11 +181,33 @@ def _results(path: Path) -> dict[int, dict[str, Any]]:
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                row = json.loads(line)
+                row = _json(line)
                 rows[int(row["training_iteration"])] = row
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 continue  # a line that a killed trial left half-written
     return rows
+
+
+def _check_shares(trials: Iterable[_Trial]) -> None:
+    """Refuses percent, of which a part below 1 would pass for shares."""
+    for trial in trials:
+        for epoch, result in trial.results.items():
+            for column in (key for key in _MEASURED if key.endswith("_acc")):
+                value = result.get(column)
+                if isinstance(value, int | float) and not 0 <= value <= 1:
+                    raise UserError(
+                        f"{trial.name}/result.json has {column} {value:g} in epoch {epoch}, where "
+                        "a share in 0..1 is wanted; divide percent by 100"
+                    )
+
+
+def _json(text: str) -> Any:
+    """A JSON value whose numbers are finite: None for NaN, Infinity and 1e999, which are none."""
+
+    def finite(number: str) -> float | None:
+        return value if math.isfinite(value := float(number)) else None
+
+    return json.loads(text, parse_float=finite, parse_constant=lambda _: None)
 
 
 def _one_activation(
@@ -222,7 +246,7 @@ def _network(
 ) -> networks.Network:
     """The layout of the first checkpoint that can be read."""
     path, state = _first(folder, trials, wanted)
-    shapes = {name: state[name].shape for name in layer_order(state)}
+    shapes = {name: value.shape for name, value in state.items()}
     found = networks.infer(shapes)
     if found is None:
         raise UserError(f"{path} is neither one of the zoo's two CNNs nor its ResNet-18")
@@ -243,8 +267,13 @@ def _network(
 
 def _cnn_fields(trials: list[_Trial], activation: str | None) -> dict[str, Any]:
     """What shapes do not tell; nets that differ in dropout compute the same without it."""
-    dropouts = {float(trial.params.get("model::dropout", 0)) for trial in trials}
-    fields: dict[str, Any] = {"dropout": dropouts.pop() if len(dropouts) == 1 else 0.0}
+    dropouts = {trial.params.get("model::dropout", 0) for trial in trials}
+    if not all(type(rate) in (int, float) and 0 <= rate < 1 for rate in dropouts):
+        raise UserError(
+            f"{trials[0].name} or a trial beside it has a model::dropout in params.json that is no "
+            "rate in 0..1"
+        )
+    fields: dict[str, Any] = {"dropout": float(dropouts.pop()) if len(dropouts) == 1 else 0.0}
     if activation is None:
         raise UserError(f"{trials[0].name}/params.json names no activation; give activation")
     return {**fields, "activation": activation}
@@ -299,7 +328,7 @@ def _row(trial: _Trial, epoch: int) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial.name, "seed": trial.seed, "epoch": epoch}
     for column, name in _MEASURED.items():
         value = result.get(column)
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if type(value) not in (int, float):
             value = None  # absent, or the bare token NaN
         row[name] = value
     return row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from flax import linen as nn
 from flown_jax.errors import UserError
 from flown_jax.models import registry
 from flown_jax.models.cnn import CNN
+from flown_jax.torch_import.cnn import open_sizes, torch_kernels
+from flown_jax.torch_import.names import fitting, without_wrappers
 from flown_jax.weights.spec import WeightSpec
 
 Shapes = list[tuple[int, ...]]
@@ -51,6 +54,11 @@ class Network:
     def is_chain(self) -> bool:
         """Whether the order of layers says as much as their names."""
         return self.spec.model == "cnn"
+
+    @property
+    def classes(self) -> int:
+        """How many the whole network tells apart."""
+        return int(self.spec.sizes_dict["num_classes"])
 
     def part(self, names: set[str]) -> Network:
         """The layout of those tensors alone."""
@@ -106,11 +114,12 @@ def resolve(
 
     Args:
       model, sizes: what the user said; None where nothing.
-      shapes: of the tensors of a whole state dict, by name, layers in order.
+      shapes: of the tensors of a whole state dict, by name, in any order.
       where: begins sentences.
     Raises:
       UserError: the shapes do not tell, or the network is a CNN whose activation nobody said.
     """
+    shapes = without_wrappers(shapes)
     found = infer(shapes)
     if model is None and found is None:
         raise UserError(f"{where}: its shapes do not tell the network; give its model and sizes")
@@ -132,25 +141,18 @@ def infer(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[str, Any]] |
 
     They tell the zoo's two CNNs, up to the activation, and a ResNet-18 with a 3x3 stem.
     """
-    return _infer_cnn(list(shapes.values())) or _infer_resnet18(shapes)
+    told = _infer_cnn(list(shapes.values()))
+    return told or _infer_resnet18(fitting(shapes, lambda names: "conv1.weight" in names))
 
 
 def _infer_cnn(shapes: Shapes) -> tuple[str, dict[str, Any]] | None:
-    if len(shapes) != 10 or len(shapes[0]) != 4 or len(shapes[-1]) != 1:
-        return None
-    inputs, classes = shapes[0][1], shapes[-1][0]
     for sizes, side in _LAST_SIDE:
-        wanted: Shapes = []
-        for width, k in zip(sizes["channels"], sizes["kernels"], strict=True):
-            wanted += [(width, inputs, k, k), (width,)]
-            inputs = width
-        inputs *= side**2
-        for width in (*sizes["hidden"], classes):
-            wanted += [(width, inputs), (width,)]
-            inputs = width
-        if shapes == wanted:
-            return "cnn", {**sizes, "num_classes": classes}
-        inputs = shapes[0][1]
+        for classes in {shape[0] for shape in shapes if len(shape) == 1}:
+            module: Any = registry.build("cnn", {**sizes, "num_classes": classes})
+            inputs, _ = open_sizes(shapes, module)
+            kernels = torch_kernels(module, inputs or 0, module.channels[-1] * side**2)
+            if Counter(shapes) == Counter([*kernels, *((kernel[0],) for kernel in kernels)]):
+                return "cnn", {**sizes, "num_classes": classes}
     return None
 
 
@@ -171,12 +173,15 @@ def _infer_resnet18(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, dict[st
 
 def _image(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
     """Side and channels of images that lead to these shapes, as far as they tell."""
-    first = next((shape for shape in shapes.values() if len(shape) == 4), None)
+    if isinstance(module, CNN):
+        channels, flat = open_sizes(shapes.values(), module)
+        return None if channels is None else (_side(module, flat or 0), channels)
+    names = list(module.state_dict_names())
+    shapes = fitting(shapes, set(names).issubset)
+    # The network's own order, as a file may have any: the first convolution is that of images.
+    first = next((shapes[name] for name in names if len(shapes.get(name, ())) == 4), None)
     if first is None:
         return None
-    if isinstance(module, CNN):
-        linear = next((shape for shape in shapes.values() if len(shape) == 2), (0, 0))
-        return _side(module, linear[1]), first[1]
     positions = shapes.get("pos_embed", shapes.get("positional_embedding"))
     if positions is not None and len(positions) > 1:
         return math.isqrt(max(positions[-2] - 1, 1)) * first[-1], first[1]

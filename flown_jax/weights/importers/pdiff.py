@@ -9,6 +9,7 @@ so those held out are the last ones.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from flown_jax.errors import UserError
 from flown_jax.torch_import.files import read_state_dict
+from flown_jax.torch_import.names import fitting
 from flown_jax.weights.importers import known, networks
 from flown_jax.weights.importers.collect import (
     Collection,
@@ -26,11 +28,11 @@ from flown_jax.weights.importers.collect import (
     arrange,
     folder_of,
     held_out_count,
-    layer_order,
+    is_stray,
     nothing,
 )
 
-_NAME = re.compile(r"(\d+)_acc([01]\.\d+)_seed(\d+)_(.+)\.pth")
+_NAME = re.compile(r"(\d{1,18})_acc(0\.\d+|1\.0+)_seed(\d{1,18})_(.+)\.pth")
 
 
 def read(
@@ -65,10 +67,12 @@ def read(
     inner = folder / "checkpoint" if (folder / "checkpoint").is_dir() else folder
     skipped: list[str] = []
     states = []
-    for path in sorted(inner.glob("*.pth")):
+    for path in sorted(path for path in inner.glob("*.pth") if not is_stray(path)):
         found = _NAME.fullmatch(path.name)
         if found is None:
-            skipped.append(f"{path.name}: its name is not NNNN_accX.XXXX_seedSSSS_TAG.pth")
+            skipped.append(
+                f"{path.name}: its name is not NNNN_accX.XXXX_seedSSSS_TAG.pth, X.XXXX in 0..1"
+            )
         elif wanted is None or int(found.group(1)) in wanted:
             states.append((path, found))
     if not states and (folder / "data.pt").exists():
@@ -78,10 +82,12 @@ def read(
         )
     if not states:
         raise nothing(folder, "states of a trajectory", skipped)
+    states.sort(key=lambda state: int(state[1].group(1)))
+    _check_one_training(inner, states)
     whole = read_state_dict(base) if base is not None else None
     first = read_state_dict(states[0][0])
     network = _network(states[0][0], first, whole, base, model, sizes, inputs or {})
-    part = network.part(set(first))
+    part = network.part(set(_fitted(network, first)))
     collection = Collection(part, weight_threshold)
     for path, found in states:
         row = {
@@ -109,6 +115,19 @@ def read(
     )
 
 
+def _check_one_training(folder: Path, states: list[tuple[Path, re.Match[str]]]) -> None:
+    """The last states are held out as those of one training, so there must be no other."""
+    trainings = sorted({f"seed{found.group(3)}_{found.group(4)}" for _, found in states})
+    if len(trainings) > 1:
+        raise UserError(
+            f"{folder} has states of several trainings ({', '.join(trainings)}); give a folder of "
+            "each"
+        )
+    for (first, one), (second, other) in itertools.pairwise(states):
+        if int(one.group(1)) == int(other.group(1)):
+            raise UserError(f"{folder}: {first.name} and {second.name} have one number")
+
+
 def _network(
     path: Path,
     first: Mapping[str, np.ndarray],
@@ -120,12 +139,17 @@ def _network(
 ) -> networks.Network:
     """The layout of the whole network, and a check that the first state is a part of it."""
     state, where = (first, path) if whole is None else (whole, base)
-    shapes = {name: state[name].shape for name in layer_order(state)}
+    shapes = {name: value.shape for name, value in state.items()}
     network = networks.network(*networks.resolve(model, sizes, shapes, str(where)), inputs)
-    names = set(network.spec.names)
-    if names.isdisjoint(first) and not network.is_chain:
+    if set(network.spec.names).isdisjoint(_fitted(network, first)) and not network.is_chain:
         raise UserError(f"{path}: tensor {min(first)!r} is no part of this {network.spec.model}")
     return network
+
+
+def _fitted(network: networks.Network, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of the network's state dict with the network's names, where they fit."""
+    known = {*network.spec.names, *(network.buffers_spec.names if network.buffers_spec else ())}
+    return fitting(state, lambda names: not known.isdisjoint(names))
 
 
 def _variables(

@@ -16,12 +16,14 @@ from flown_jax.weights.importers.collect import (
     Imported,
     folder_of,
     held_out_count,
-    layer_order,
+    is_stray,
     nothing,
 )
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
-_SEED, _EPOCH = re.compile(r"seed[-_=]?(\d+)"), re.compile(r"epoch[-_=]?(\d+)")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar")
+_SEED = re.compile(r"seed[-_=]?(\d{1,18})", re.IGNORECASE)
+_EPOCH = re.compile(r"(?<![a-z])ep(?:och)?[-_=]?(\d{1,18})", re.IGNORECASE)
+_STEP = re.compile(r"(?<![a-z])(?:global_?)?(?:step|iter|iteration)[-_=]?\d+", re.IGNORECASE)
 
 
 def read(
@@ -35,12 +37,14 @@ def read(
     sizes: Mapping[str, Any] | None = None,
     dataset: str | None = None,
     inputs: Mapping[str, Any] | None = None,
+    key: str | None = None,
     weight_threshold: float = np.inf,
 ) -> Imported:
-    """The models of a folder's files, sorted by name.
+    """The models of a folder's files, sorted by name; hidden files are left out.
 
-    A name may tell more: "seed7_epoch50.pt" is epoch 50 of the net with seed 7, and the epochs of
-    a net stay on one side of the split. Other files are nets of their own, of epoch 0.
+    A name may tell more: "seed7_epoch50.pt" is epoch 50 of the net with seed 7. Without a seed,
+    files whose names differ in epoch and step alone ("epoch=9-step=90.ckpt") are one net. The
+    epochs of a net stay on one side of the split. Other files are nets of their own, of epoch 0.
 
     Args:
       folder: the folder; folders in it are not looked into.
@@ -51,6 +55,7 @@ def read(
       model, sizes: the network, where the shapes do not tell it; see `networks.resolve`.
       dataset: the image set.
       inputs: preprocessing of the images.
+      key: of the state dict in files that hold several, such as "state_dict_ema".
       weight_threshold: largest absolute weight of a model that is taken.
     Raises:
       UserError: there is no usable file, or one is damaged or not of this network.
@@ -58,7 +63,11 @@ def read(
     folder = folder_of(folder)
     held_out_count(2, held_out)
     wanted = None if epochs is None else set(epochs)
-    files = sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES and p.is_file())
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.lower().endswith(_SUFFIXES) and path.is_file() and not is_stray(path)
+    )
     rows = [_row(path) for path in files]
     chosen = [
         (path, row)
@@ -74,9 +83,9 @@ def read(
     for path, row in chosen:
         if _net(row) not in drawn:
             continue
-        state = read_state_dict(path)
+        state = read_state_dict(path, key)
         if collection is None:
-            shapes = {name: state[name].shape for name in layer_order(state)}
+            shapes = {name: value.shape for name, value in state.items()}
             what = networks.resolve(model, sizes, shapes, str(path))
             collection = Collection(networks.network(*what, inputs or {}), weight_threshold)
         row["split"] = "held_out" if _net(row) in held else "train"
@@ -105,4 +114,6 @@ def _row(path: Path) -> dict[str, Any]:
 
 def _net(row: Mapping[str, Any]) -> tuple[int, str]:
     """What the epochs of one net have in common."""
-    return (-1, row["file"]) if row["seed"] is None else (row["seed"], "")
+    if row["seed"] is not None:
+        return row["seed"], ""
+    return -1, _STEP.sub("", _EPOCH.sub("", row["file"]))
