@@ -15,6 +15,7 @@ from flown_jax.files import sha256_of
 from flown_jax.models import layout, registry
 from flown_jax.torch_import import convert
 from flown_jax.torch_import.files import read_state_dict
+from flown_jax.torch_import.names import fitting
 
 STARTS = ("random", "file")
 
@@ -54,14 +55,15 @@ class Start:
         name, sizes = registry.describe(module)
         classifier = list(module.state_dict_names().items())[-2:]
         # The classifier's bias tells the classes of the file.
-        bias = self.state.get(classifier[1][0])
+        state = fitting(self.state, set(module.state_dict_names()).issubset)
+        bias = state.get(classifier[1][0])
         classes = sizes["num_classes"] if bias is None else len(np.atleast_1d(bias))
         config = {**sizes, "num_classes": classes, "in_channels": input_shape[-1]}
         config |= {"vit": {"img_size": input_shape[0]}, "cnn": {"image_size": input_shape[0]}}.get(
             name, {}
         )
         try:
-            found = dict(layout.leaves(convert(name, self.state, config)))
+            found = dict(layout.leaves(convert(name, state, config)))
         except UserError as error:
             raise UserError(f"{self.file}: {error}") from error
         if classes != sizes["num_classes"]:

@@ -231,7 +231,8 @@ def from_weights(
       path: the file; a classifier in it is left out.
       side, mean, std, mirror: as in `ImageEncoder`.
       fields: of the network, where they differ from what the tensors' shapes say (heads are 64
-        wide unless told) or cannot be read off them (epsilon, activation).
+        wide up to a width of 1024, and have to be told above it) or cannot be read off them
+        (epsilon, activation).
     Raises:
       UserError: an unknown kind; a file that is absent, damaged or of another network; or as in
         `build`.

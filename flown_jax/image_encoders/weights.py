@@ -11,13 +11,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
+from flown_jax.models import layout
 from flown_jax.torch_import import convert
 from flown_jax.torch_import.files import read_state_dict
+from flown_jax.torch_import.names import fitting
 
 _HEAD_WIDTH = 64
+# Wider transformers have heads of 72 to 104 numbers, as it pleased their makers.
+_WIDEST_OF_64 = 1024
+# An entry of each kind that no prefix may stand before; counters that are no weights.
+_ANCHORS = {
+    "resnet12": ("layer1.conv1.weight", "encoder.layer1.conv1.weight"),
+    "vit": ("patch_embed.proj.weight",),
+    "clip_vit": ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
+    "resnet18": ("conv1.weight",),
+    "convnext": ("stem.0.weight",),
+}
+_COUNTERS = ("num_batches_tracked", "position_ids")
 State = dict[str, np.ndarray]
 # Fields of the network, the state dict with a stand-in for the classifier, and what else the
 # converter has to know.
@@ -29,20 +43,39 @@ def read(kind: str, path: Path, fields: Mapping[str, Any]) -> tuple[dict[str, An
 
     Args:
       kind: resnet12, vit, clip_vit, resnet18 or convnext.
-      path: a PyTorch or .safetensors file.
+      path: a PyTorch or .safetensors file; parts that all names begin with are taken off.
       fields: those of the network that are to be other than inferred.
     Raises:
-      UserError: the file is absent or damaged, or holds another network.
+      UserError: the file is absent or damaged, holds another network, or numbers that are none;
+        or no shape tells the heads of a transformer as wide as this.
     """
     state = read_state_dict(path)
     try:
+        state = fitting(state, lambda names: not set(_ANCHORS[kind]).isdisjoint(names))
         sizes, state, config = _READERS[kind](state)
         sizes |= fields
+        if "num_heads" not in fields and sizes.get("embed_dim", 0) > _WIDEST_OF_64:
+            raise UserError(
+                f"no shape tells the number of heads of a width of {sizes['embed_dim']}; give "
+                "num_heads"
+            )
         names = _CLIP_NAMES if kind == "clip_vit" else {}
         renamed = {names.get(name, name): value for name, value in sizes.items()}
-        return sizes, convert(kind, state, renamed | config)
+        variables = convert(kind, state, renamed | config)
+        _check_numbers(state, variables)
+        return sizes, variables
     except UserError as error:
         raise UserError(f"{path} holds no {kind} of these sizes: {error}") from error
+
+
+def _check_numbers(state: State, variables: Mapping[str, Any]) -> None:
+    for name, value in state.items():
+        whole = not jnp.issubdtype(value.dtype, jnp.floating)
+        if whole and value.ndim and not name.endswith(_COUNTERS):
+            raise UserError(f"its entry {name!r} holds {value.dtype}, no floating-point numbers")
+    for path, leaf in layout.leaves(variables):
+        if not np.isfinite(leaf).all():
+            raise UserError(f"its numbers of {path} are NaN or infinite")
 
 
 def _resnet12(state: State) -> _Read:

@@ -46,11 +46,11 @@ _ALIGNMENT = 64
 
 
 def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, np.ndarray]:
-    """Names to arrays of a file's state dict, in the file's order.
+    """Names to arrays of a file's state dict, in the file's order; safetensors are sorted by name.
 
     Args:
       path: a file of `torch.save`, of any name, that holds a dict of tensors, or one among other
-        things (see `state_content.state_in`); or a safetensors file, whose order is no network's.
+        things (see `state_content.state_in`); or a safetensors file.
       key: of a checkpoint's entry, where several are dicts of tensors.
     Returns:
       Arrays of their own, with the stored types; bfloat16 and 8-bit floats are those of
@@ -208,7 +208,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no safetensors file, or a damaged one") from error
     found = {}
-    for name, entry in entries:
+    for name, entry in sorted(entries, key=lambda entry: entry[0]):  # the file has no order
         dtype = SAFETENSORS.get(entry["dtype"])
         if dtype is None:
             raise UserError(

@@ -195,6 +195,31 @@ def test_files_of_weights(kind, head, tmp_path):
     assert made.fingerprint() == encoder(kind).fingerprint()
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "model.backbone."])
+def test_what_scripts_put_before_names(prefix, tmp_path):
+    state = {f"{prefix}{name}": value for name, value in state_dict("vit").items()}
+    write_state_dict(tmp_path / "x.pth", state)
+    options = {"side": 0, "mean": (), "std": (), "mirror": False, "num_heads": 2}
+    made = from_weights("vit", tmp_path / "x.pth", **options)
+    assert made.fingerprint() == encoder("vit").fingerprint()
+
+
+def test_weights_that_are_no_numbers_or_do_not_tell_are_refused(tmp_path):
+    options = {"side": 0, "mean": (), "std": (), "mirror": False}
+    path, state = tmp_path / "x.pth", state_dict("resnet18")
+    write_state_dict(path, {**state, "bn1.weight": state["bn1.weight"] * np.nan})
+    with pytest.raises(UserError, match=r"x\.pth .* its numbers of params/bn1/scale are NaN"):
+        from_weights("resnet18", path, **options)
+    write_state_dict(path, {**state, "conv1.weight": state["conv1.weight"].astype(np.int8)})
+    with pytest.raises(UserError, match=r"its entry 'conv1.weight' holds int8"):
+        from_weights("resnet18", path, **options)
+    wide = {"patch_embed.proj.weight": np.zeros((1280, 3, 1, 1), np.float32)}
+    wide |= {"blocks.0.mlp.fc1.weight": np.zeros((1280, 1), np.float32)}
+    write_state_dict(path, {**wide, "pos_embed": np.zeros((1, 2, 1280), np.float32)})
+    with pytest.raises(UserError, match="no shape tells the number of heads of a width of 1280"):
+        from_weights("vit", path, **options)
+
+
 def test_safetensors_and_torchvisions_names(tmp_path):
     from safetensors.numpy import save_file
 

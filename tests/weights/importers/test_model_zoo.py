@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import jax.numpy as jnp
@@ -218,6 +219,41 @@ def test_unknown_preprocessing_is_asked_for(tmp_path):
     inputs = {"size": 28, "channels": 1, "mean": [0.2], "std": [0.3], "crop": None}
     found = model_zoo.read(folder, inputs=inputs)
     assert found.spec.inputs_dict == inputs and found.dataset == ""
+
+
+@pytest.mark.parametrize(
+    "name", ["emnist", "castle_nets", "pathmnist", "q_mnist", "mnist_m", "mnist2", "cifar1000"]
+)
+def test_a_spelling_within_a_longer_word_says_nothing(name):
+    assert known.dataset_in(name) == ""
+
+
+def test_an_image_set_of_other_classes_is_not_read_off_a_name(tmp_path):
+    shapes = (*trials.SHAPES[:-1], (7, 20))
+    make = functools.partial(trials.state, shapes=shapes)
+    trials.write_trial(tmp_path / "mnist", 1, write_state_dict, epochs=(50,), make=make)
+    with pytest.raises(UserError, match="says mnist, which has 10 classes, but .* have 7; give"):
+        model_zoo.read(tmp_path / "mnist")
+    assert model_zoo.read(tmp_path / "mnist", dataset="mnist").dataset == "mnist"
+
+
+def test_percent_is_refused_and_what_is_no_number_left_out(tmp_path):
+    trial = trials.write_trial(tmp_path / "mnist", 1, write_state_dict, epochs=(0, 1))
+    params = json.loads((trial / "params.json").read_text())
+    (trial / "params.json").write_text(json.dumps({**params, "optim::lr": float("nan")}))
+    lines = '{"training_iteration": 0, "test_acc": 0.5, "test_loss": 1e999}\n' + "[" * 100_000
+    (trial / "result.json").write_text(lines)
+    found = model_zoo.read(tmp_path / "mnist")
+    assert found.recipe["optim::lr"] is None and found.rows[0]["test_loss"] is None
+    assert [row["test_accuracy"] for row in found.rows] == [0.5, None]
+    lines = '{"training_iteration": 0, "test_acc": 0.5}\n{"training_iteration": 1, "test_acc": 9.5}'
+    (trial / "result.json").write_text(lines)
+    with pytest.raises(UserError, match="test_acc 9.5 in epoch 1, where a share in 0..1"):
+        model_zoo.read(tmp_path / "mnist", epochs=[0])
+    (trial / "result.json").unlink()
+    (trial / "params.json").write_text(json.dumps({**params, "model::dropout": "some"}))
+    with pytest.raises(UserError, match="model::dropout in params.json that is no rate"):
+        model_zoo.read(tmp_path / "mnist")
 
 
 def test_folders_without_trials_say_what_to_do(tmp_path):

@@ -88,6 +88,40 @@ def test_other_files_are_named_or_refused(tmp_path):
         pdiff.read(old)
 
 
+def renamed(folder, i, name):
+    (path,) = (folder / "checkpoint").glob(f"{i:04d}_*")
+    path.rename(path.with_name(name))
+
+
+def test_states_come_by_number_and_from_one_training(tmp_path):
+    write(tmp_path, [part(i) for i in range(3)])
+    renamed(tmp_path, 0, "10000_acc0.7000_seed0042_cifar100_resnet18.pth")
+    (tmp_path / "checkpoint" / "._0001_acc0.7001_seed0042_cifar100_resnet18.pth").touch()
+    renamed(tmp_path, 1, "9999_acc1.5000_seed0042_cifar100_resnet18.pth")
+    found = pdiff.read(tmp_path, model="resnet18", sizes=SIZES, held_out=0.5)
+    assert [row["epoch"] for row in found.rows] == [2, 10000]
+    assert [row["split"] for row in found.rows] == ["train", "held_out"]
+    assert len(found.skipped) == 1 and found.skipped[0].startswith("9999_acc1.5000")
+    renamed(tmp_path, 2, "2_acc0.7000_seed0043_cifar100_resnet18.pth")
+    with pytest.raises(UserError, match=r"several trainings \(seed0042_.*, seed0043_"):
+        pdiff.read(tmp_path, model="resnet18", sizes=SIZES)
+    (tmp_path / "checkpoint" / "2_acc0.7000_seed0043_cifar100_resnet18.pth").unlink()
+    write(tmp_path, [part(0)])
+    renamed(tmp_path, 0, "010000_acc0.7000_seed0042_cifar100_resnet18.pth")
+    with pytest.raises(UserError, match="have one number"):
+        pdiff.read(tmp_path, model="resnet18", sizes=SIZES)
+
+
+def test_prefixes_of_parts_and_of_the_host(tmp_path):
+    before = [{f"module.{k}": v for k, v in part(seed).items()} for seed in range(2)]
+    write(tmp_path, before)
+    host = {f"model._orig_mod.{k}": v for k, v in whole_state(7).items()}
+    write_state_dict(tmp_path / "host.pth", host)
+    found = pdiff.read(tmp_path, base=tmp_path / "host.pth")
+    assert found.spec.names == tuple(SUBSET)
+    np.testing.assert_array_equal(found.weights[1], trials.vector(part(1)))
+
+
 def test_parity_of_a_part_in_its_host(tmp_path):
     """Vector and logits of the original ResNet-18 with four of its tensors replaced."""
     fixture = fixtures.load("zoo_models")

@@ -147,3 +147,100 @@ def test_transformers_are_named_by_the_user(tmp_path):
     safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
     found = state_dicts.read(tmp_path, model="vit", sizes=sizes)
     np.testing.assert_array_equal(found.weights[0], trials.vector(state))
+
+
+def named_cnn(names, value=0.0):
+    """A CNN of two equal convolutions and a classifier, whose biases are 0, 1 and 2."""
+    state = {}
+    for i, (name, shape) in enumerate(zip(names, WORDS_SHAPES, strict=True)):
+        state[f"{name}.weight"] = np.full(shape, value, np.float32)
+        state[f"{name}.bias"] = np.full(shape[:1], float(i), np.float32)
+    return state
+
+
+WORDS_SHAPES = ((1, 1, 3, 3), (1, 1, 3, 3), (10, 16))
+WORDS_SIZES = {
+    **{"channels": [1, 1], "kernels": [3, 3], "pools": [False, False], "hidden": []},
+    **{"num_classes": 10, "activation": "tanh"},
+}
+
+
+def test_words_keep_the_order_of_their_file(tmp_path):
+    """Each wrong order would be read without a word, as the layers have one shape."""
+    write_state_dict(tmp_path / "a.pt", named_cnn(("one", "four", "last")))
+    write_state_dict(tmp_path / "b.pt", named_cnn(("zwei", "drei", "aus"), 1.0))
+    found = state_dicts.read(tmp_path, model="cnn", sizes=WORDS_SIZES)
+    for weights in found.weights:
+        assert [weights[found.spec.slices[n]][0] for n in found.spec.names[1::2]] == [0, 1, 2]
+    write_state_dict(tmp_path / "c.pt", named_cnn(("four", "one", "last")))
+    with pytest.raises(UserError, match=r"c\.pt has its layers in another order than .*a\.pt"):
+        state_dicts.read(tmp_path, model="cnn", sizes=WORDS_SIZES)
+
+
+def test_sorted_words_are_refused(tmp_path):
+    safetensors.numpy.save_file(named_cnn(("one", "four", "last")), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=r"a\.safetensors: the layers four, one have one shape"):
+        state_dicts.read(tmp_path, model="cnn", sizes=WORDS_SIZES)
+
+
+def test_stray_files_and_other_endings(tmp_path):
+    for name in ("a.pth.tar", "b.PT", "c.ckpt"):
+        write_state_dict(tmp_path / name, trials.state(len(name), ord(name[0])))
+    for name in ("._a.pt", ".b.pt", "~$c.pt", "d.pt~", "e.pt.tmp", "f.pt.part", "desktop.ini"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "g.pt").mkdir()
+    found = state_dicts.read(tmp_path, sizes=SIZES)
+    assert [row["file"] for row in found.rows] == ["a.pth.tar", "b.PT", "c.ckpt"]
+    assert not found.skipped
+
+
+def test_epochs_of_one_net_stay_together_without_a_seed(tmp_path):
+    names = ("epoch=9-step=90", "epoch=19-step=190", "run_ep3", "run_EP4", "other_ep3", "step_ep1")
+    for i, name in enumerate(names):
+        write_state_dict(tmp_path / f"{name}.ckpt", trials.state(i, 0))
+    for seed in range(5):
+        found = state_dicts.read(tmp_path, sizes=SIZES, held_out=0.5, seed=seed)
+        split = {row["file"].removesuffix(".ckpt"): row["split"] for row in found.rows}
+        assert split["epoch=9-step=90"] == split["epoch=19-step=190"]
+        assert split["run_ep3"] == split["run_EP4"]
+        assert set(split.values()) == {"train", "held_out"}
+    assert sorted(row["epoch"] for row in found.rows) == [1, 3, 3, 4, 9, 19]
+
+
+def test_whole_numbers_are_no_weights(tmp_path):
+    state = trials.state(0, 0)
+    state["module_list.3.weight"] = state["module_list.3.weight"].astype(np.int8)
+    write_state_dict(tmp_path / "a.pt", state)
+    with pytest.raises(UserError, match=r"tensor 'module_list.3.weight' holds int8, where weights"):
+        state_dicts.read(tmp_path, sizes=SIZES)
+    state = {name: value.astype(np.float64) * 1e300 for name, value in trials.state(0, 0).items()}
+    write_state_dict(tmp_path / "a.pt", state)
+    with pytest.raises(UserError, match="NaN or infinite weights"):
+        state_dicts.read(tmp_path, sizes=SIZES)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "net.model.", "module._orig_mod."])
+@pytest.mark.parametrize("names", ["cifar", "torchvision"])
+def test_residual_networks_behind_prefixes(tmp_path, prefix, names):
+    layout = networks.network("resnet18", {"width": 2, "names": names}, {})
+    entries = (*layout.spec.entries, *layout.buffers_spec.entries)
+    state = {e.name: np.full(e.shape, i, np.float32) for i, e in enumerate(entries)}
+    state["bn1.num_batches_tracked"] = np.asarray(3)
+    write_state_dict(tmp_path / "a.pt", {f"{prefix}{k}": v for k, v in state.items()})
+    safetensors.numpy.save_file(
+        {f"{prefix}{k}": np.asarray(v) for k, v in state.items()}, tmp_path / "b.safetensors"
+    )
+    found = state_dicts.read(tmp_path)
+    expected = trials.vector({e.name: state[e.name] for e in layout.spec.entries})
+    for weights in found.weights:
+        np.testing.assert_array_equal(weights, expected)
+    assert found.spec.sizes_dict["names"] == names
+
+
+def test_a_network_s_first_convolution_is_not_the_file_s(tmp_path):
+    """safetensors put a ConvNeXt's stages before its stem, which tells the images' channels."""
+    layout = networks.network("convnext", {"depths": [1], "dims": [8]}, {})
+    state = {e.name: np.ones(e.shape, np.float32) for e in layout.spec.entries}
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    found = state_dicts.read(tmp_path, model="convnext", sizes={"depths": [1], "dims": [8]})
+    assert found.weights.shape == (1, layout.spec.size)
