@@ -36,10 +36,11 @@ FLOORS = {
     "benchmarks": 12,
 }
 # On the side: converters of PyTorch's weights, for every network of the house. The readers of its
-# files know no network, so that whoever reads files may use them.
+# files and names know no network, so that whoever reads files may use them.
 SIDE = "torch_import"
 READERS = {
-    f"torch_import.{name}" for name in ("files", "state_content", "state_pickle", "state_tensors")
+    f"torch_import.{name}"
+    for name in ("files", "state_content", "state_pickle", "state_tensors", "names", "layer_order")
 }
 
 

@@ -8,15 +8,14 @@ checked.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from flown_jax.errors import UserError
-from flown_jax.models import layout, registry
-from flown_jax.models.cnn import CNN
+from flown_jax.models import registry
+from flown_jax.models.cnn_shapes import open_sizes, torch_kernels
 from flown_jax.torch_import import by_names
 from flown_jax.torch_import.common import StateReader
 from flown_jax.torch_import.layer_order import Shape, layers_in_order
@@ -58,29 +57,6 @@ def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
     return {"params": params}
 
 
-def torch_kernels(module: CNN, inputs: int, flat: int) -> list[Shape]:
-    """PyTorch's shapes of a CNN's weights, layer by layer; arguments as of `kernel_shapes`."""
-    shapes = module.kernel_shapes(inputs, flat)
-    return [layout.torch_shape(f"{layer}/kernel", shape) for layer, shape in shapes.items()]
-
-
-def open_sizes(shapes: Iterable[Shape], module: CNN) -> tuple[int | None, int | None]:
-    """Channels of the images and inputs of the first linear layer, where shapes tell them.
-
-    Args:
-      shapes: of a CNN's tensors, in any order.
-      module: the CNN, which tells everything else.
-    """
-    first_conv, *convs = (s for s in torch_kernels(module, 0, 0) if len(s) == 4)
-    first_dense, *others = (s for s in torch_kernels(module, 0, 0) if len(s) == 2)
-    left = list((Counter(shapes) - Counter([*convs, *others])).elements())
-    inputs = [
-        s[1] for s in left if len(s) == 4 and (s[0], *s[2:]) == (first_conv[0], *first_conv[2:])
-    ]
-    flat = [s[1] for s in left if len(s) == 2 and s[0] == first_dense[0]]
-    return next(iter(inputs), None), next(iter(flat), None)
-
-
 def _check_layer(name: str) -> None:
     layer, _, leaf = name.rpartition(".")
     if leaf not in ("weight", "bias") or not layer:
@@ -90,7 +66,7 @@ def _check_layer(name: str) -> None:
         )
 
 
-def _sizes(shapes: Mapping[str, Shape], module: CNN, config: Mapping[str, Any]) -> tuple[int, int]:
+def _sizes(shapes: Mapping[str, Shape], module: Any, config: Mapping[str, Any]) -> tuple[int, int]:
     """Channels of the images and inputs of the first linear layer."""
     inputs, flat = open_sizes(shapes.values(), module)
     inputs = config.get("in_channels") or inputs or 1

@@ -21,9 +21,10 @@ _NAMES = {Tensor: "tensor", Storage: "storage"}
 def state_in(content: Any, path: Path, key: str | None = None) -> Mapping[str, Tensor]:
     """The one dict of tensors in what a checkpoint holds.
 
-    That is the whole content, or the one dict of tensors among its entries, or among the entries
-    of these. Of several, the one under a key that training scripts use for the network itself is
-    meant: the running average beside it, as `state_dict_ema`, has to be asked for.
+    That is the whole content, or the one dict of tensors among its entries (of a list or tuple, by
+    number), or among the entries of these. Of several, the one under a key that training scripts
+    use for the network itself is meant: the running average beside it, as `state_dict_ema`, has to
+    be asked for.
 
     Args:
       content: as `state_pickle.loads` gives it.
@@ -34,6 +35,8 @@ def state_in(content: Any, path: Path, key: str | None = None) -> Mapping[str, T
     """
     if isinstance(content, Foreign):
         raise UserError(_runs_code(path, content))
+    if isinstance(content, tuple | list):
+        content = _states({str(i): value for i, value in enumerate(content)}) or content
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no state dict but one {_kind(content)}")
     if _is_state(content) and key is None:
@@ -55,7 +58,8 @@ def state_in(content: Any, path: Path, key: str | None = None) -> Mapping[str, T
     if len(usual) > 1:
         raise UserError(
             f"{path} holds {'two' if len(usual) == 2 else len(usual)} state dicts, under the keys "
-            f"{' and '.join(usual)}; choose one with key (--key of import_zoo)"
+            f"{' and '.join(usual)}; save one of them alone, or choose one with key (--key of "
+            "import_zoo)"
         )
     if usual:
         return found[usual[0]]

@@ -375,6 +375,11 @@ def test_what_scripts_save_beside_a_state_dict(tmp_path):
     assert "no state dict under the key 'x', but under state_dict_ema" in refusal(path, "x")
     inner = saved(torch, {"epoch": 1, "learner": {"net": net.state_dict()}}, tmp_path / "inner")
     assert_same(read_state_dict(inner), expected)
+    pair = saved(torch, (3, net.state_dict(), {"lr": 0.1}), tmp_path / "pair")
+    assert_same(read_state_dict(pair), expected)
     two = {"generator": net.state_dict(), "discriminator": net.state_dict()}
     sentence = refusal(saved(torch, two, tmp_path / "two"))
-    assert "under the keys generator and discriminator; choose one with key" in sentence
+    assert (
+        "under the keys generator and discriminator; save one of them alone, or choose one with key"
+        in sentence
+    )

@@ -16,7 +16,7 @@ from flax import linen as nn
 from flown_jax.errors import UserError
 from flown_jax.models import registry
 from flown_jax.models.cnn import CNN
-from flown_jax.torch_import.cnn import open_sizes, torch_kernels
+from flown_jax.models.cnn_shapes import open_sizes, torch_kernels
 from flown_jax.torch_import.names import fitting, without_wrappers
 from flown_jax.weights.spec import WeightSpec
 
