@@ -1,7 +1,7 @@
 """From stored images to a network's input: grey, crop, resize, normalise.
 
 The first three steps stay on whole grey levels, as when Pillow does them before a tensor is made;
-the resize is Pillow's bilinear one, for square images bit for bit.
+the resize is Pillow's bilinear one, bit for bit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from flown_jax.errors import UserError
 
 _CHUNK = 4096  # images at a time; bounds the memory of the resize
+_LARGEST = 4096  # side of a network's input
 _BITS = 22  # fixed-point digits of Pillow's weights
 
 
@@ -38,20 +40,21 @@ class Preprocessing:
     crop: int | None = None
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise UserError(f"preprocessing has {self.channels} channels; 1 or 3 are possible.")
-        if self.size < 1 or (self.crop is not None and self.crop < 1):
+        sides = (self.size,) if self.crop is None else (self.size, self.crop)
+        if not all(_whole(side) and 1 <= side <= _LARGEST for side in sides):
             raise UserError(
-                f"preprocessing has size {self.size} and crop {self.crop}; sides start at 1."
+                f"preprocessing has size {self.size!r} and crop {self.crop!r}; sides are whole "
+                f"numbers from 1 to {_LARGEST:,}."
             )
+        if not _whole(self.channels) or self.channels not in (1, 3):
+            raise UserError(f"preprocessing has {self.channels!r} channels; 1 or 3 are possible.")
+        check_statistics(self.mean, self.std)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 raise UserError(
                     f"preprocessing has {len(values)} values of {name} for {self.channels} "
                     "channels."
                 )
-        if min(self.std) <= 0:
-            raise UserError(f"preprocessing has std {self.std}; it must be above 0.")
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -64,21 +67,22 @@ class Preprocessing:
         Raises:
           UserError: a field is missing, unknown or of another type.
         """
+        if not isinstance(values, Mapping):
+            raise UserError(f"preprocessing is {values!r}; a mapping of its fields is wanted.")
         known = {entry.name for entry in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
+        if unknown := sorted(map(str, set(values) - known)):
             raise UserError(f"preprocessing has no field {unknown[0]!r}.")
         if missing := sorted(known - {"crop"} - set(values)):
             raise UserError(f"preprocessing lacks the field {missing[0]!r}.")
-        try:
-            return cls(
-                size=int(values["size"]),
-                channels=int(values["channels"]),
-                mean=tuple(float(value) for value in values["mean"]),
-                std=tuple(float(value) for value in values["std"]),
-                crop=None if values.get("crop") is None else int(values["crop"]),
-            )
-        except TypeError as error:
-            raise UserError(f"preprocessing has a field of a wrong type: {error}.") from error
+        statistics: dict[str, Any] = {}
+        for name in ("mean", "std"):
+            if not isinstance(values[name], list | tuple):
+                raise UserError(
+                    f"preprocessing has a field of a wrong type: {name} is {values[name]!r}, and "
+                    "a list of numbers is wanted."
+                )
+            statistics[name] = tuple(values[name])
+        return cls(**{"crop": None, **values, **statistics})
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         """A network's input.
@@ -112,6 +116,25 @@ class Preprocessing:
         if self.crop is not None:
             images = centre_crop(images, self.crop)
         return resize(images, self.size)
+
+
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Raises UserError unless these can be mean and deviation of images in [0, 1]."""
+    for name, values, lowest, highest, range_ in (
+        ("mean", mean, 0.0, 1.0, "from 0 to 1"),
+        ("std", std, 1e-6, 10.0, "above 0 (at least 1e-06) and at most 10"),
+    ):
+        for value in values:
+            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not real or not lowest <= value <= highest:  # NaN is in no range
+                raise UserError(
+                    f"preprocessing has {name} {tuple(values)}; it must be {range_}, as of images "
+                    "in [0, 1], not of bytes."
+                )
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def grey(images: np.ndarray) -> np.ndarray:
@@ -154,16 +177,18 @@ def centre_crop(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (N, size, size, C) of uint8 (N, H, W, C), as Pillow's BILINEAR.
+    """uint8 (N, size, size, C) of uint8 (N, H, W, C), as Pillow's BILINEAR since Pillow 13.
 
-    Along rows first, then along columns, each rounded to grey levels; a triangle as wide as the
-    shrinking asks for, so that no pixel is skipped.
+    Along one axis, then along the other, each rounded to grey levels; a triangle as wide as the
+    shrinking asks for, so that no pixel is skipped. Rows come first, unless the height shrinks by
+    more than twice as many pixels as the width, as in tall pictures; earlier Pillows took rows
+    first always, or nearly so.
     """
     height, width = images.shape[1:3]
-    if width != size:
-        images = _along(images, _weights(width, size), 2)
-    if height != size:
-        images = _along(images, _weights(height, size), 1)
+    columns_first = height - size > max(2 * (width - size), 0)
+    for axis in (1, 2) if columns_first else (2, 1):
+        if (before := images.shape[axis]) != size:
+            images = _along(images, _weights(before, size), axis)
     return images
 
 

@@ -31,6 +31,18 @@ def test_resize_is_pillows(side, size, channels):
     np.testing.assert_array_equal(resized.squeeze(), np.stack([np.asarray(e) for e in expected]))
 
 
+def test_resize_is_pillows_for_every_form():
+    rng = np.random.default_rng(0)
+    sides = np.exp(rng.uniform(0, np.log(200), (400, 3))).astype(int)
+    # Tall ones, where Pillow's order of the two axes changes.
+    sides[::2, 0] = np.maximum(2 * sides[::2, 1] - sides[::2, 2] + rng.integers(-1, 3, 200), 1)
+    for height, width, size in [*sides.tolist(), (200, 3, 16), (3, 200, 16), (1, 1, 1)]:
+        image = rng.integers(0, 256, (height, width, 1), np.uint8)
+        pillow = Image.fromarray(image[..., 0]).resize((size, size), Image.Resampling.BILINEAR)
+        resized = preprocessing.resize(image[None], size)[0, ..., 0]
+        np.testing.assert_array_equal(resized, pillow, f"{height} x {width} to {size}")
+
+
 def test_resize_keeps_a_constant_and_a_ramp():
     assert (preprocessing.resize(np.full((1, 32, 32, 3), 77, np.uint8), 28) == 77).all()
     ramp = np.broadcast_to(np.arange(0, 64, 2, dtype=np.uint8), (1, 32, 32))[..., None]
@@ -103,6 +115,23 @@ FIELDS = {"size": 28, "channels": 1, "mean": [0.5], "std": [0.5]}
         ({"size": 0}, "size 0"),
         ({"mean": [0.1, 0.2, 0.3]}, "3 values of mean for 1 channels"),
         ({"std": [0.0]}, r"std \(0\.0,\); it must be above 0"),
+        ({"std": [1e-50]}, "must be above 0"),
+        ({"std": [float("inf")]}, "must be above 0"),
+        ({"std": [255]}, "as of images in \\[0, 1\\], not of bytes"),
+        ({"mean": [127.5], "std": [127.5]}, "must be from 0 to 1, .* not of bytes"),
+        ({"mean": [float("nan")]}, "must be from 0 to 1"),
+        ({"mean": [-0.5]}, "must be from 0 to 1"),
+        ({"mean": ["0.5"]}, "must be from 0 to 1"),
+        ({"mean": [True]}, "must be from 0 to 1"),
+        ({"mean": "0.5"}, "wrong type: mean is '0.5', and a list"),
+        ({"mean": []}, "0 values of mean"),
+        ({"size": "28"}, "size '28'"),
+        ({"size": 28.5}, "size 28.5"),
+        ({"size": True}, "size True"),
+        ({"size": 10**9}, "size 1000000000"),
+        ({"crop": -3}, "crop -3"),
+        ({"crop": "no"}, "crop 'no'"),
+        ({"channels": True}, "True channels"),
     ],
 )
 def test_wrong_fields_are_refused(change, sentence):
@@ -110,6 +139,8 @@ def test_wrong_fields_are_refused(change, sentence):
         Preprocessing.from_dict({**FIELDS, **change})
     with pytest.raises(UserError, match="lacks the field 'std'"):
         Preprocessing.from_dict({k: v for k, v in FIELDS.items() if k != "std"})
+    with pytest.raises(UserError, match="a mapping of its fields is wanted"):
+        Preprocessing.from_dict(None)
 
 
 @pytest.mark.parametrize(
