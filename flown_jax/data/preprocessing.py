@@ -138,11 +138,14 @@ def _whole(value: object) -> bool:
 
 
 def grey(images: np.ndarray) -> np.ndarray:
-    """uint8 (..., 1): round(.299 R + .587 G + .114 B) of uint8 (..., 3); grey ones as they are."""
+    """uint8 (..., 1): .299 R + .587 G + .114 B of uint8 (..., 3), as Pillow's mode L has it.
+
+    The three shares are whole numbers of 2**-16. Grey images stay as they are.
+    """
     if images.shape[-1] == 1:
         return images
-    levels = images.astype(np.int32) @ np.asarray([299, 587, 114], np.int32)
-    return ((levels + 500) // 1000).astype(np.uint8)[..., None]
+    levels = images.astype(np.int32) @ np.asarray([19595, 38470, 7471], np.int32)
+    return ((levels + 2**15) >> 16).astype(np.uint8)[..., None]
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:

@@ -51,10 +51,16 @@ def test_resize_keeps_a_constant_and_a_ramp():
     np.testing.assert_array_equal(middle, np.arange(16)[2:-2] * 4 + 1)
 
 
-def test_grey_is_the_rounded_sum():
+def test_grey_is_the_rounded_sum_and_pillows():
     images = raw_files.pictures(20, 9, 3)
-    expected = np.floor(images.astype(float) @ [0.299, 0.587, 0.114] + 0.5 + 1e-9)
-    np.testing.assert_array_equal(preprocessing.grey(images)[..., 0], expected)
+    np.testing.assert_allclose(
+        preprocessing.grey(images)[..., 0], images @ [0.299, 0.587, 0.114], atol=0.5001
+    )
+    for red in (0, 1, 12, 250):  # where the exact sum is a half for some colours
+        levels = np.indices((256, 256)).transpose(1, 2, 0)
+        image = np.concatenate([np.full((256, 256, 1), red), levels], -1).astype(np.uint8)
+        pillow = Image.fromarray(image).convert("L")
+        np.testing.assert_array_equal(preprocessing.grey(image)[..., 0], pillow)
     assert preprocessing.grey(np.full((1, 1, 1, 3), 255, np.uint8)).item() == 255
     one = raw_files.pictures(2, 9, 1)
     np.testing.assert_array_equal(preprocessing.grey(one), one)
