@@ -116,10 +116,12 @@ def _batch(
     value = pickles.loads(content, path)
     if not isinstance(value, dict):
         raise UserError(f"{path} is no CIFAR batch: it holds a {type(value).__name__}, not a dict.")
-    values = {k.decode() if isinstance(k, bytes) else k: v for k, v in value.items()}
+    values = {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in value.items()}
     if missing := [key for key in ("data", fine) if key not in values]:
         raise UserError(f"{path} is no CIFAR batch: it has no field {missing[0]!r}.")
-    data, labels = np.asarray(values["data"]), np.asarray(values[fine])
+    data, labels = values["data"], pickles.integers(values[fine], path)
+    if not isinstance(data, np.ndarray):
+        raise UserError(f"{path} has data that are a {type(data).__name__}, not an array.")
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS:
         raise UserError(
             f"{path} has data of {data.dtype} {data.shape}; uint8 (images, {_PIXELS}) is expected."
@@ -127,7 +129,14 @@ def _batch(
     if labels.shape != (len(data),):
         raise UserError(f"{path} has {len(data):,} images and {labels.size:,} labels.")
     coarse = values.get("coarse_labels")
-    return data, labels, None if coarse is None else np.asarray(coarse)
+    return data, labels, None if coarse is None else _coarse(coarse, len(data), path)
+
+
+def _coarse(values: Any, count: int, path: Path) -> np.ndarray:
+    labels = pickles.integers(values, path)
+    if len(labels) != count:
+        raise UserError(f"{path} has {count:,} images and {len(labels):,} coarse labels.")
+    return labels
 
 
 def _images(planes: np.ndarray) -> np.ndarray:

@@ -75,6 +75,61 @@ def test_array_type_is_no_function():
         pickles.loads(b"\x80\x02cnumpy\nndarray\nK\x01\x85\x85R.", PATH)
 
 
+# A list that holds one list twice, which holds another twice, and so on; tuples likewise, and
+# very many in each other.
+LISTS = b"]q\0" + b"".join(b"0]q%c(h%ch%ce" % (k + 1, k, k) for k in range(100))
+TOWER = b")q\0" + b"".join(b"0h%ch%c\x86q%c" % (k, k, k + 1) for k in range(100))
+DEEP = b")" + b"\x85" * 10**5
+
+
+def test_what_is_shared_stays_shared():
+    value = pickles.loads(LISTS + b".", PATH)
+    assert value[0] is value[1] and value[0][0] is value[1][1]
+    with pytest.raises(UserError, match="a list where a list of whole numbers is"):
+        pickles.integers(value, PATH)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"]q\0h\0a.", "holds itself"),
+        (b"}" + TOWER + b"Ns.", "has a tuple as a key"),
+        (b"}" + DEEP + b"Ns.", "has a tuple as a key"),
+        (b"}(" + TOWER + b"Nu.", "has a tuple as a key"),
+        (b"(" + TOWER + b"\x91.", "holds a set"),
+        (b"\x8f(" + TOWER + b"\x90.", "holds a set"),
+        (b"ccollections\nOrderedDict\n]" + TOWER + b"N\x86a\x85R.", "has a tuple as a key"),
+        # A type, an order and an encoding that are lists whose text has no end.
+        (b"cnumpy\ndtype\n" + LISTS + b"\x85R.", "damaged: a text is a list"),
+        (b"c_codecs\nencode\nX\1\0\0\0a" + LISTS + b"\x86R.", "is a list"),
+        # States for what is ours.
+        (b"cnumpy.core.multiarray\nscalar\nN}U\x0c__defaults__N\x85s\x86b.", "gives a state to"),
+        (b"ccollections\nOrderedDict\n}b0.", "gives a state to|damaged"),
+        (b"cnumpy.core.multiarray\nscalar\n.", "holds a function"),
+        # Sizes without bytes behind them.
+        (b"\x96" + b"\xff" * 7 + b"\x7f.", "truncated or damaged"),
+        (b"\x8e" + b"\xff" * 7 + b"\x7f.", "truncated or damaged"),
+        (b"(" + b"K\1" * 3 + b"l" + b"\x95" + b"\xff" * 8 + b".", "truncated or damaged"),
+    ],
+)
+def test_small_pickles_that_stand_for_much_are_refused(data, sentence):
+    with pytest.raises(UserError, match=sentence):
+        pickles.loads(data, PATH)
+
+
+def test_far_places_of_the_memory_take_no_room():
+    assert pickles.loads(b"\x80\x02Nr\xff\xff\xff\x7f.", PATH) is None
+
+
+@pytest.mark.parametrize("shape", [(-1,), (2**40, 2**40), (True,), (1.5,), ([3],)])
+def test_arrays_of_crafted_shapes_are_refused(shape):
+    made = _Runs(None)
+    state = (1, shape, np.dtype("u1"), False, b"abc")
+    made.call = (np.zeros(0, "u1").__reduce__()[0], (np.ndarray, (0,), b"b"), state)
+    with pytest.raises(UserError, match="truncated or damaged"):
+        pickles.loads(pickle.dumps(made), PATH)
+
+
 @pytest.mark.parametrize("data", [b"", b"no pickle", pickle.dumps(VALUE)[:-30]])
 def test_damaged_pickles_are_refused(data):
     with pytest.raises(UserError, match=r"file\.pkl is truncated or damaged"):
