@@ -24,6 +24,11 @@ from flown_jax.errors import UserError
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open}
 # What the unpackers raise for a file that ends early or is no archive.
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, gzip.BadGzipFile)
+# Images are packed to a tenth at best; what unpacks to far more is made to fill the memory.
+_UNPACKED, _RATIO = 2**28, 200
+# What operating systems and their tools leave in folders, beside names that begin with a dot.
+_STRAY = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"}
+_STRAY |= {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,31 @@ def read_bytes(path: Path) -> bytes:
     Raises:
       UserError: it cannot be read or unpacked.
     """
-    opener = _OPENERS.get(path.suffix, open)
     try:
-        with opener(path, "rb") as file:
-            return file.read()
+        if path.suffix not in _OPENERS:
+            return path.read_bytes()
+        packed, data = path.stat().st_size, bytearray()
+        with _OPENERS[path.suffix](path, "rb") as file:
+            while chunk := file.read(2**24):
+                data += chunk
+                check_unpacked(len(data), packed, path)
+        return bytes(data)
     except (*_DAMAGE, OSError) as error:
         raise damaged(path, error) from error
+
+
+def check_unpacked(size: int, packed: int, where: object) -> None:
+    """Raises UserError if `packed` bytes unpack to so many that they are no images."""
+    if size > max(_UNPACKED, _RATIO * packed):
+        raise UserError(
+            f"{where} unpacks from {packed:,} to {size:,} bytes or more, which no images do."
+        )
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a name is one that operating systems, editors and downloads leave in folders."""
+    name = path.name.lower()
+    return name.startswith((".", "~$")) or name.endswith("~") or name in _STRAY
 
 
 def read_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
@@ -123,6 +147,7 @@ def read_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
             for member in archive:
                 name = member.name.rsplit("/", 1)[-1]
                 if name in names and member.isfile():
+                    check_unpacked(member.size, path.stat().st_size, f"{name} of {path}")
                     stream = archive.extractfile(member)
                     found[name] = stream.read() if stream else b""
                     if len(found[name]) < member.size:
@@ -166,14 +191,25 @@ def records(data: bytes, size: int, where: str) -> np.ndarray:
 def shift_labels(labels: np.ndarray, lowest: int, highest: int, where: str) -> np.ndarray:
     """Labels of lowest..highest moved to begin at 0, int32 (N,).
 
+    Args:
+      labels: whole numbers of any type, (N,), (N, 1) or (1, N).
     Raises:
-      UserError: a label outside; `where` begins the sentence.
+      UserError: other shapes, what is no whole number, a label outside; `where` begins the
+        sentence.
     """
-    labels = np.asarray(labels).reshape(-1).astype(np.int64)
-    outside = (labels < lowest) | (labels > highest)
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iuf" or labels.ndim < 1 or labels.size != max(labels.shape):
+        raise UserError(
+            f"{where} has labels of {labels.dtype} {labels.shape}; whole numbers, one an image, "
+            "are expected."
+        )
+    labels = labels.reshape(-1)
+    outside = ~((labels >= lowest) & (labels <= highest) & (labels == np.floor(labels)))
     if outside.any():
         index = int(np.argmax(outside))
-        raise UserError(
-            f"{where}: label {labels[index]} of image {index} is outside {lowest}..{highest}."
-        )
-    return (labels - lowest).astype(np.int32)
+        label = labels[index]
+        if whole := label == np.floor(label) and np.isfinite(label):
+            label = int(label)
+        fault = f"outside {lowest}..{highest}" if whole else "no whole number"
+        raise UserError(f"{where}: label {label} of image {index} is {fault}.")
+    return (labels.astype(np.int64) - lowest).astype(np.int32)

@@ -1,25 +1,29 @@
-"""Image files sorted into folders: SPLIT/CLASS/FILE.png (or .jpg, .jpeg, .bmp).
+"""Image files sorted into folders: SPLIT/CLASS/FILE.png (or another of `picture_files`).
 
-SPLIT is train, test, validation (or val), extra; CLASS is the class's name, its official id
-(WordNet) or its number from 0. Images of a class come in the order of their file names, classes in
-the order of their labels. All must have one square size.
+SPLIT is train, test (or training, testing), validation (or val), extra; CLASS is the class's name,
+its official id (WordNet) or its number from 0. Images of a class come in the order of their file
+names, classes in the order of their labels. All must have one square size. What operating systems
+leave in folders is passed over; anything else that is no picture in a class folder is reported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from flown_jax.data.catalogue import Facts, facts
-from flown_jax.data.formats import Raw, RawSplit, damaged
+from flown_jax.data.formats import Raw, RawSplit, is_stray, picture_files
 from flown_jax.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
-ALIASES = {"validation": ("validation", "val"), "test": ("test", "testing")}
+ALIASES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val"),
+    "test": ("test", "testing"),
+}
 
 
 def find(name: str, folder: Path) -> Raw | None:
@@ -37,7 +41,7 @@ def find(name: str, folder: Path) -> Raw | None:
             )
         splits = {split: partial(_split, path, official) for split, path in found.items()}
         paths = tuple(file for path in found.values() for file in files_below(path))
-        return Raw("class folders", paths, splits)
+        return Raw("class folders", paths, splits, notes=left_out(found.values()))
     return None
 
 
@@ -54,39 +58,45 @@ def split_folders(place: Path, splits: Iterable[str]) -> dict[str, Path]:
 
 def files_below(folder: Path) -> list[Path]:
     """Image files of the class folders of a folder, sorted."""
-    return [
-        path
-        for sub in sorted(folder.iterdir())
-        if sub.is_dir()
-        for path in sorted(sub.iterdir())
-        if path.suffix.lower() in SUFFIXES
-    ]
+    return [path for sub in _entries(folder) if sub.is_dir() for path in _pictures(sub)]
 
 
-def read_image(path: Path, channels: int):
-    """A picture as PIL has it, grey or RGB.
+def left_out(folders: Iterable[Path]) -> tuple[str, ...]:
+    """A note on what else lies in folders of class folders; none if nothing does."""
+    others: list[Path] = []
+    for folder in folders:
+        for sub in _entries(folder):
+            inside = list(_entries(sub)) if sub.is_dir() else [sub]
+            used = set(_pictures(sub)) if sub.is_dir() else set()
+            others += [path for path in inside if path not in used]
+    if not others:
+        return ()
+    return (f"left out: {len(others):,} that are no pictures in class folders, as {others[0]}",)
 
-    Raises:
-      UserError: it cannot be decoded.
-    """
-    from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            return picture.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise damaged(path, error) from error
+def _entries(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, sorted, without what operating systems left there."""
+    return (path for path in sorted(folder.iterdir()) if not is_stray(path))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.suffix.lower() in picture_files.SUFFIXES]
 
 
 def _split(folder: Path, official: Facts) -> RawSplit:
     images: list[np.ndarray] = []
     labels: list[int] = []
-    by_label = sorted((_label(sub, official), sub) for sub in folder.iterdir() if sub.is_dir())
-    for label, sub in by_label:
-        for path in sorted(sub.iterdir()):
-            if path.suffix.lower() not in SUFFIXES:
-                continue
-            image = np.asarray(read_image(path, official.channels))
+    places: dict[int, Path] = {}
+    for sub in _entries(folder):
+        if not sub.is_dir() or not _pictures(sub):
+            continue
+        label = _label(sub, official)
+        if label in places:
+            raise UserError(f"{places[label]} and {sub} are both class {label} of {official.name}.")
+        places[label] = sub
+    for label, sub in sorted(places.items()):
+        for path in _pictures(sub):
+            image = np.asarray(picture_files.read(path, official.channels))
             if images and image.shape != images[0].shape:
                 raise UserError(
                     f"{path} is {image.shape[1]} x {image.shape[0]} pixels; the images before it "
@@ -107,7 +117,7 @@ def _label(folder: Path, official: Facts) -> int:
         return simple.index(_simple(folder.name))
     if folder.name in official.class_ids:
         return official.class_ids.index(folder.name)
-    if folder.name.isdigit() and int(folder.name) < official.classes:
+    if folder.name.isdecimal() and int(folder.name) < official.classes:
         return int(folder.name)
     raise UserError(
         f"{folder} is no class of {official.name}; name class folders 0 to {official.classes - 1} "

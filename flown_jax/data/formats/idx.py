@@ -60,7 +60,7 @@ def read(path: Path, dimensions: int) -> np.ndarray:
         )
     shape = tuple(int(size) for size in np.frombuffer(data, ">i4", dimensions, 4))
     size = math.prod(shape)
-    if len(data) - start != size:
+    if min(shape) < 0 or len(data) - start != size:
         raise UserError(
             f"{path} is truncated or damaged: its header promises {size:,} bytes of {shape}, "
             f"there are {len(data) - start:,}."

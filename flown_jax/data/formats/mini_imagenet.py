@@ -5,12 +5,14 @@
 - mini-imagenet-cache-{train,val,test}.pkl: image_data uint8 (n, 84, 84, 3), class_dict {id: rows};
 - class folders {train,val,test}/ID/*.jpg.
 Pictures of another size than 84 x 84 are resized to it (bilinear, whole image). Labels 0..63 are
-train, 64..79 validation, 80..99 test classes, each part in the order of the ids.
+train, 64..79 validation, 80..99 test classes, each part in the order of the ids: of the numbers
+where all are numbers, else of the texts.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from flown_jax.data.formats import (
     damaged,
     locate_all,
     pickles,
+    picture_files,
     read_bytes,
 )
 from flown_jax.errors import UserError
@@ -57,7 +60,7 @@ def find(name: str, folder: Path) -> Raw | None:
             )
         images = {split: class_folders.files_below(path) for split, path in folders.items()}
         ids = {split: [path.parent.name for path in paths] for split, paths in images.items()}
-        return _raw("class folders", (), images, ids)
+        return _raw("class folders", (), images, ids, class_folders.left_out(folders.values()))
     return None
 
 
@@ -66,14 +69,21 @@ def _raw(
     lists: tuple[Path, ...],
     images: dict[str, list[Path]],
     ids: dict[str, list[str]],
+    notes: tuple[str, ...] = (),
 ) -> Raw:
-    names, labels = _classes({split: sorted(set(entries)) for split, entries in ids.items()})
+    names, labels = _classes({split: _in_order(set(entries)) for split, entries in ids.items()})
     splits = {
         split: partial(_split, paths, [labels[entry] for entry in ids[split]])
         for split, paths in images.items()
     }
     files = (*lists, *(path for paths in images.values() for path in paths))
-    return Raw(what, files, splits, names, (_RESIZED,))
+    return Raw(what, files, splits, names, (_RESIZED, *notes))
+
+
+def _in_order(ids: Iterable[str]) -> list[str]:
+    """Class ids sorted; 2 before 10 where all are numbers."""
+    ids = list(ids)
+    return sorted(ids, key=int if all(entry.isdecimal() for entry in ids) else None)
 
 
 def _classes(ids: dict[str, list[str]]) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -101,21 +111,48 @@ def _classes(ids: dict[str, list[str]]) -> tuple[tuple[str, ...], dict[str, int]
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
-    text = read_bytes(path).decode("utf-8", "replace").splitlines()
-    rows = list(csv.DictReader(text))
-    if not rows or not {"filename", "label"} <= set(rows[0]):
+    text = read_bytes(path).decode("utf-8-sig", "replace").splitlines()
+    try:
+        table = list(csv.DictReader(text))
+    except csv.Error as error:
+        raise damaged(path, error) from error
+    if not table or not {"filename", "label"} <= set(table[0]):
         raise UserError(f"{path} has no rows under the header 'filename,label'.")
-    return [(str(row["filename"]), str(row["label"])) for row in rows]
+    rows = [(row["filename"], row["label"]) for row in table]
+    seen: set[str] = set()
+    for number, (name, label) in enumerate(rows, 1):
+        if not name or not label:
+            raise UserError(f"{path} has no filename or no label in row {number}.")
+        if name in seen:
+            raise UserError(f"{path} names {name} twice.")
+        seen.add(name)
+    return rows
 
 
 def _existing(table: Path, names: list[str]) -> list[Path]:
-    """Paths of the images that a csv file names."""
+    """Paths of the images that a csv file names.
+
+    Raises:
+      UserError: one is not there, or outside of the folder, be it by a link.
+    """
     places = (table.parent / "images", table.parent)
-    place = next((p for p in places if (p / names[0]).is_file()), places[0])
+    place = next((p for p in places if _is_file(p / names[0])), places[0])
+    root = place.resolve()
+    if not root.is_relative_to(table.parent.resolve()):
+        raise UserError(f"{place} is a link to {root}, outside of the folder of {table.name}.")
     for name in names:
-        if not (place / name).is_file():
+        if not _is_file(place / name):
             raise UserError(f"{table} names {name}, which is not in {place}.")
+        if not (place / name).resolve().is_relative_to(root):
+            raise UserError(f"{table} names {name}, which lies outside of {place}.")
     return [place / name for name in names]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def _split(paths: list[Path], labels: list[int]) -> RawSplit:
@@ -123,7 +160,7 @@ def _split(paths: list[Path], labels: list[int]) -> RawSplit:
 
     images = np.empty((len(paths), _SIDE, _SIDE, 3), np.uint8)
     for image, path in zip(images, paths, strict=True):
-        picture = class_folders.read_image(path, 3)
+        picture = picture_files.read(path, 3)
         if picture.size != (_SIDE, _SIDE):
             picture = picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
         image[...] = np.asarray(picture)
@@ -132,24 +169,26 @@ def _split(paths: list[Path], labels: list[int]) -> RawSplit:
 
 def _pickled(found: dict[str, Path]) -> Raw:
     # Names of all classes are needed before the first label, so each file is read twice.
-    ids = {split: sorted(_cache(path)[1]) for split, path in found.items()}
+    ids = {split: _in_order(_cache(path)[1]) for split, path in found.items()}
     names, labels = _classes(ids)
     splits = {split: partial(_from_cache, path, labels) for split, path in found.items()}
     return Raw("pickled caches", tuple(found.values()), splits, names)
 
 
-def _cache(path: Path) -> tuple[np.ndarray, dict[str, list[int]]]:
+def _cache(path: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     value = pickles.loads(read_bytes(path), path)
     values = {_text(k): v for k, v in value.items()} if isinstance(value, dict) else {}
     if missing := [key for key in ("image_data", "class_dict") if key not in values]:
         raise UserError(f"{path} is no mini-ImageNet cache: it has no field {missing[0]!r}.")
-    images = np.asarray(values["image_data"])
+    images, classes = values["image_data"], values["class_dict"]
+    if not isinstance(images, np.ndarray) or not isinstance(classes, dict):
+        raise UserError(f"{path} is no mini-ImageNet cache: an array and a dict are expected.")
     if images.dtype != np.uint8 or images.shape[1:] != (_SIDE, _SIDE, 3):
         raise UserError(
             f"{path} has images of {images.dtype} {images.shape}; uint8 (N, {_SIDE}, {_SIDE}, 3) "
             "is expected."
         )
-    return images, {_text(key): list(rows) for key, rows in values["class_dict"].items()}
+    return images, {_text(key): pickles.integers(rows, path) for key, rows in classes.items()}
 
 
 def _from_cache(path: Path, labels: dict[str, int]) -> RawSplit:
@@ -158,7 +197,9 @@ def _from_cache(path: Path, labels: dict[str, int]) -> RawSplit:
     for name, rows in rows_of.items():
         if not all(0 <= row < len(images) for row in rows):
             raise UserError(f"{path}: class {name} has rows beyond the {len(images):,} images.")
-        result[np.asarray(rows, int)] = labels[name]
+        if (result[rows] >= 0).any() or len(np.unique(rows)) < len(rows):
+            raise UserError(f"{path}: class {name} has rows that are in a class already.")
+        result[rows] = labels[name]
     if (result < 0).any():
         raise damaged(path, ValueError(f"image {int(np.argmax(result < 0))} is in no class"))
     return RawSplit(images, result)

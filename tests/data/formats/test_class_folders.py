@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -68,3 +70,37 @@ def test_unknown_class_missing_split_and_other_sizes_are_refused(tmp_path):
 def test_folders_without_images_are_none(tmp_path):
     (tmp_path / "train" / "0").mkdir(parents=True)
     assert class_folders.find("cifar10", tmp_path) is None
+
+
+def test_what_operating_systems_leave_is_passed_over(tmp_path):
+    written = _write(tmp_path, "cifar10", str)
+    for name in ("._000.png", ".DS_Store", "Thumbs.db", "desktop.ini", "~$x.png"):
+        (tmp_path / "train" / "3" / name).write_bytes(b"no picture")
+        (tmp_path / "train" / name).write_bytes(b"no picture")
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+        for place in (tmp_path / "train", tmp_path / "train" / "3"):
+            (place / name).mkdir()
+            (place / name / "000.png").write_bytes(b"no picture")
+    (tmp_path / "train" / "empty").mkdir()
+    raw = class_folders.find("cifar10", tmp_path)
+    assert raw.notes == () and len(raw.files) == 30
+    np.testing.assert_array_equal(raw.splits["train"]().images, written["train"][0])
+
+
+def test_what_else_is_no_picture_is_told(tmp_path):
+    _write(tmp_path, "cifar10", str)
+    (tmp_path / "train" / "3" / "deeper").mkdir()
+    (tmp_path / "train" / "3" / "000.png.part").touch()
+    (tmp_path / "test" / "readme.txt").touch()
+    (note,) = class_folders.find("cifar10", tmp_path).notes
+    assert note.startswith("left out: 3 that are no pictures in class folders, as ")
+
+
+def test_folders_of_one_class_and_odd_numbers_are_refused(tmp_path):
+    _write(tmp_path, "cifar10", str)
+    shutil.copytree(tmp_path / "train" / "3", tmp_path / "train" / "cat")
+    with pytest.raises(UserError, match="3 and .*cat are both class 3 of cifar10"):
+        class_folders.find("cifar10", tmp_path).splits["train"]()
+    (tmp_path / "train" / "cat").rename(tmp_path / "train" / "\N{SUPERSCRIPT TWO}")
+    with pytest.raises(UserError, match="is no class of cifar10"):
+        class_folders.find("cifar10", tmp_path).splits["train"]()

@@ -65,14 +65,44 @@ def test_other_classes_get_their_own_names(tmp_path):
         (lambda t: t.replace(OFFICIAL.class_ids[64], OFFICIAL.class_ids[0]), "is in two splits"),
         (lambda t: t.replace("0001.jpg", "0002.jpg"), r"val\.csv names .*0002\.jpg, which is not"),
         (lambda t: t.replace("filename", "file"), "no rows under the header 'filename,label'"),
+        (lambda t: f"{t}\n{t.splitlines()[1]}", r"val\.csv names .*0001\.jpg twice"),
+        (lambda t: f"{t}\nalone.jpg", "no label in row 17"),
+        (lambda t: f"{t}\n{'a' * 300}.jpg,n1", "which is not in"),
+        (lambda t: f"{t}\n{'a' * 200_000},n1", "damaged: field larger than"),
+        (lambda t: f"{t}\n../train.csv,n1", "train.csv, which lies outside of .*images"),
+        (lambda t: f"{t}\n../../outside.jpg,n1", "outside.jpg, which lies outside of .*images"),
+        (lambda t: f"{t}\n/etc/hosts,n1", "/etc/hosts, which lies outside of .*images"),
+        (lambda t: f"{t}\nlink.jpg,n1", "link.jpg, which lies outside of .*images"),
+        (lambda t: f"{t}\n..\\..\\outside.jpg,n1", "outside.jpg, which is not in"),
     ],
 )
 def test_damaged_lists_are_refused(tmp_path, damage, sentence):
-    _write(tmp_path, "csv")
-    path = tmp_path / "val.csv"
+    folder, outside = tmp_path / "set", tmp_path / "outside.jpg"
+    _write(folder, "csv")
+    outside.write_bytes(raw_files.jpeg(COLOURS[0]))
+    (folder / "images" / "link.jpg").symlink_to(outside)
+    path = folder / "val.csv"
     path.write_text(damage(path.read_text()))
     with pytest.raises(UserError, match=sentence):
-        mini_imagenet.find("mini_imagenet", tmp_path)
+        mini_imagenet.find("mini_imagenet", folder)
+
+
+def test_a_folder_of_images_that_is_a_link_away_is_refused(tmp_path):
+    _write(tmp_path / "set", "csv")
+    (tmp_path / "set" / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"images is a link to .*elsewhere, outside of"):
+        mini_imagenet.find("mini_imagenet", tmp_path / "set")
+
+
+def test_lists_as_editors_leave_them_are_read_and_numbers_are_in_their_order(tmp_path):
+    _write(tmp_path, "csv", tuple(str(number) for number in range(100)))
+    for short in SHORT.values():
+        path = tmp_path / f"{short}.csv"
+        text = path.read_text().replace("\n", "\r\n")
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = mini_imagenet.find("mini_imagenet", tmp_path)
+    assert found.class_names == tuple(str(number) for number in range(100))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +110,9 @@ def test_damaged_lists_are_refused(tmp_path, damage, sentence):
     [
         ({"image_data": np.zeros((1, 84, 84, 3), np.uint8)}, "no field 'class_dict'"),
         ({"image_data": np.zeros((1, 32, 32, 3), np.uint8), "class_dict": {}}, "is expected"),
+        ({"image_data": [[1]], "class_dict": {}}, "an array and a dict are expected"),
+        ({"image_data": np.zeros((1, 84, 84, 3), np.uint8), "class_dict": []}, "and a dict are"),
+        ({"image_data": np.zeros((1, 84, 84, 3), np.uint8), "class_dict": {"a": [0.5]}}, "whole"),
     ],
 )
 def test_foreign_caches_are_refused(tmp_path, value, sentence):
@@ -96,6 +129,16 @@ def test_images_in_no_class_are_refused(tmp_path):
     value["image_data"] = np.concatenate([value["image_data"], value["image_data"][:1]])
     path.write_bytes(pickle.dumps(value))
     with pytest.raises(UserError, match="image 16 is in no class"):
+        mini_imagenet.find("mini_imagenet", tmp_path).splits["validation"]()
+
+
+def test_images_in_two_classes_are_refused(tmp_path):
+    _write(tmp_path, "pickles")
+    path = tmp_path / "mini-imagenet-cache-val.pkl"
+    value = pickle.loads(path.read_bytes())
+    value["class_dict"][OFFICIAL.class_ids[64]] = [0, 1]
+    path.write_bytes(pickle.dumps(value))
+    with pytest.raises(UserError, match="has rows that are in a class already"):
         mini_imagenet.find("mini_imagenet", tmp_path).splits["validation"]()
 
 
