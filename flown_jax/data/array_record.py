@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from flown_jax.files import read_json, writing
 INFO = "dataset_info.json"
 _FORM = "array_record"
 _CHUNK = 4096  # records parsed at a time
+_MOST_CLASSES = 10**5
+# TensorFlow Datasets imports whatever module features.json names; these are its own.
+_FEATURES = "tensorflow_datasets.core.features."
 
 
 def write(
@@ -69,23 +72,33 @@ def counts(folder: Path) -> dict[str, int]:
     Raises:
       UserError: the file is missing or damaged.
     """
-    info = read_json(folder / INFO, f"the image set in {folder}")
     try:
+        info = _info(folder)
         return {
             split["name"]: sum(int(length) for length in split["shardLengths"])
             for split in info["splits"]
         }
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"the image set in {folder} is damaged: {INFO} lists no splits.") from error
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    info = read_json(folder / INFO, f"the image set in {folder}")
+    if not isinstance(info, dict):
+        raise UserError(f"the image set in {folder} is damaged: {INFO} holds no fields.")
+    return info
 
 
 def read(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Images uint8 (N, H, W, C), labels int32 (N,) and class names (empty if not stored).
 
     Raises:
-      UserError: no such split, a damaged file, or TFRecord form without TensorFlow.
+      UserError: no such split, a damaged file, a description that names code or files of elsewhere,
+        or TFRecord form without TensorFlow.
     """
-    form = read_json(folder / INFO, f"the image set in {folder}").get("fileFormat", "tfrecord")
+    form = _info(folder).get("fileFormat", "tfrecord")
     known = counts(folder)
     if split not in known:
         raise UserError(f"{folder} has no split {split!r}; it has {', '.join(known)}.")
@@ -111,14 +124,45 @@ def _source(folder: Path, split: str) -> tuple[Any, Any]:
     """The set's info and its records, with images as they are stored."""
     import tensorflow_datasets as tfds
 
+    _check_description(folder)
     builder = tfds.builder_from_directory(os.fspath(folder))
     decoders = {"image": tfds.decode.SkipDecoding()}
     return builder.info, builder.as_data_source(split, decoders=decoders)
 
 
+def _check_description(folder: Path) -> None:
+    """Raises UserError if a folder's JSON names code, or files of other folders."""
+    what = f"the image set in {folder}"
+    for name in (INFO, "features.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{what} is damaged: it has no {name}.")
+        for field, value in _fields(read_json(folder / name, what)):
+            if name != INFO and field in ("pythonclassname", "type"):
+                if not str(value).startswith(_FEATURES):
+                    raise UserError(
+                        f"{what} asks for {str(value)[:200]}, which is not of TensorFlow Datasets; "
+                        "loading it would run code of the folder's choosing, and it is not read."
+                    )
+            elif field in ("filepathtemplate", "name", "features", "version", "configname"):
+                names = value if isinstance(value, dict) else [str(value)]
+                if any("/" in entry or "\\" in entry for entry in names):
+                    raise UserError(f"{what} names files outside of its folder in {name}.")
+
+
+def _fields(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every name of nested JSON, in small letters without underscores, and what stands there."""
+    for name, entry in value.items() if isinstance(value, dict) else ():
+        yield str(name).replace("_", "").lower(), entry
+    for entry in value.values() if isinstance(value, dict) else value:
+        if isinstance(entry, dict | list):
+            yield from _fields(entry)
+
+
 def _read_records(folder: Path, split: str, count: int) -> tuple[Any, Any, Any]:
     try:
         info, source = _source(folder, split)
+        if count > sum(path.stat().st_size for path in folder.iterdir()):
+            raise ValueError(f"{INFO} promises {count:,} images")
         labels = np.empty(count, np.int32)
         images: np.ndarray | None = None
         for start in range(0, count, _CHUNK):
@@ -128,6 +172,8 @@ def _read_records(folder: Path, split: str, count: int) -> tuple[Any, Any, Any]:
                 if images is None:
                     images = np.empty((count, *image.shape), np.uint8)
                 images[index], labels[index] = image, row["label"]
+    except UserError:
+        raise
     except Exception as error:  # array_record and its C++ readers raise nearly anything
         raise damaged(folder, error) from error
     if images is None:
@@ -138,6 +184,7 @@ def _read_records(folder: Path, split: str, count: int) -> tuple[Any, Any, Any]:
 def _read_with_tensorflow(folder: Path, split: str, count: int) -> tuple[Any, Any, Any]:
     import tensorflow_datasets as tfds
 
+    _check_description(folder)
     builder = tfds.builder_from_directory(os.fspath(folder))
     # One file after another keeps the order of the files.
     config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
@@ -155,6 +202,8 @@ def _read_with_tensorflow(folder: Path, split: str, count: int) -> tuple[Any, An
 
 def _class_names(info: Any) -> tuple[str, ...]:
     label = info.features["label"]
+    if (label.num_classes or 0) > _MOST_CLASSES:
+        raise UserError(f"{info.full_name} is damaged: it has {label.num_classes:,} classes.")
     return tuple(label.names) if label.names else ()
 
 
@@ -162,7 +211,10 @@ def _decode(data: bytes) -> np.ndarray:
     """(H, W, C) of a PNG or JPEG."""
     from PIL import Image
 
-    image = np.asarray(Image.open(io.BytesIO(data)))
+    with Image.open(io.BytesIO(data)) as picture:
+        if picture.mode not in ("L", "RGB"):
+            raise ValueError(f"an image has Pillow's mode {picture.mode}, not L or RGB")
+        image = np.asarray(picture)
     return image[..., None] if image.ndim == 2 else image
 
 

@@ -63,9 +63,8 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
       UserError: an unknown set or split, a set that was not prepared, a damaged file.
     """
     if name not in CATALOGUE:
-        root = local_folder(DATA_DIR if data_dir is None else data_dir)
-        path = root / f"{name}.npz"
-        if not path.is_file():
+        path = _own_file(name, data_dir)
+        if not _exists(path):
             raise UserError(
                 f"there is no image set {name!r}; the sets at hand are {', '.join(CATALOGUE)}, and "
                 f"one of your own would be {path}."
@@ -85,7 +84,14 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
         raise UserError(
             f"{folder} has images of {images.shape[-1]} channels; {name} has {official.channels}."
         )
-    return ImageSet(name, images, labels, class_names or official.class_names, split)
+    class_names = class_names or official.class_names
+    lowest = -1 if split in official.unlabelled else 0
+    if ((labels < lowest) | (labels >= len(class_names))).any():
+        raise UserError(
+            f"{folder} has labels of {labels.min()} to {labels.max()} in {split}, and "
+            f"{len(class_names)} classes."
+        )
+    return ImageSet(name, images, labels, class_names, split)
 
 
 def at_hand(name: str, data_dir: str | Path | None = None) -> bool:
@@ -93,8 +99,7 @@ def at_hand(name: str, data_dir: str | Path | None = None) -> bool:
     if name in EMBEDDED:
         return True
     if name not in CATALOGUE:
-        root = local_folder(DATA_DIR if data_dir is None else data_dir)
-        return (root / f"{name}.npz").is_file()
+        return _exists(_own_file(name, data_dir))
     try:
         finished(name, data_dir)
     except UserError:
@@ -109,7 +114,10 @@ def finished(name: str, data_dir: str | Path | None = None) -> Path:
       UserError: there is none.
     """
     root = local_folder(DATA_DIR if data_dir is None else data_dir)
-    folders = [path.parent for path in (root / name).glob(f"*/{array_record.INFO}")]
+    try:
+        folders = [path.parent for path in (root / name).glob(f"*/{array_record.INFO}")]
+    except OSError as error:
+        raise UserError(f"cannot read the folder {root}: {error.strerror}.") from error
     folders = [path for path in folders if _VERSION.fullmatch(path.name)]
     if not folders:
         raise UserError(
@@ -124,14 +132,30 @@ def local_folder(folder: str | Path) -> Path:
     """The path of a folder on a local disk.
 
     Raises:
-      UserError: an address of a bucket (gs://...).
+      UserError: an address of a bucket (gs://...), or a home that is not known.
     """
     if _BUCKET.match(str(folder)):
         raise UserError(
             f"{folder} is not on a local disk, where image sets are read and written; copy the "
             "folder to a local disk first."
         )
-    return Path(folder).expanduser()
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{folder} begins with a home folder that is not known.") from error
+
+
+def _own_file(name: str, data_dir: str | Path | None) -> Path:
+    if Path(name).name != name:
+        raise UserError(f"{name!r} is no name of an image set: it has a folder in it.")
+    return local_folder(DATA_DIR if data_dir is None else data_dir) / f"{name}.npz"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a name that is too long, a folder that is forbidden
+        raise UserError(f"cannot read {path}: {error.strerror}.") from error
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
 import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flown_jax.data import array_record
 from flown_jax.data.catalogue import facts
@@ -127,6 +129,52 @@ def test_unknown_split_and_damaged_folders_are_one_sentence(tmp_path):
         array_record.counts(path)
     (path / "dataset_info.json").write_text("{")
     with pytest.raises(UserError, match=r"cannot read .*dataset_info\.json"):
+        array_record.read(path, "train")
+
+
+CLASS = "tensorflow_datasets.core.features.image_feature.Image"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "sentence"),
+    [
+        ("features.json", CLASS, "made_by_a_stranger.Feature", "asks for made_by_a_stranger"),
+        ("features.json", f'"pythonClassName": "{CLASS}"',
+         '"python_class_name": "made_by_a_stranger.Feature"', "asks for made_by_a_stranger"),
+        ("features.json", '"featuresDict"', '"type": "made_by_a_stranger.X", "a"', "asks for made"),
+        ("features.json", '"label"', '"../label"', "names files outside of its folder"),
+        ("dataset_info.json", "{DATASET}-", "../{DATASET}-", "names files outside of its folder"),
+        ("dataset_info.json", "{DATASET}-", "/tmp/{DATASET}-", "names files outside"),
+        ("dataset_info.json", '"name": "mnist"', '"name": "../mnist"', "names files outside"),
+        ("dataset_info.json", '"20"', '"1000000000000"', "promises 1,000,000,000,000 images"),
+        ("dataset_info.json", '"20"', '"-20"', "truncated or damaged"),
+        ("dataset_info.json", None, "[]", "holds no fields"),
+        ("features.json", None, "", "cannot read .*features.json"),
+    ],
+)  # fmt: skip
+def test_descriptions_that_name_code_or_other_files_are_refused(
+    tmp_path, monkeypatch, file, old, new, sentence
+):
+    path, _ = _write(tmp_path, "mnist")
+    (tmp_path / "made_by_a_stranger.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = (path / file).read_text()
+    assert old is None or old in text
+    (path / file).write_text(new if old is None else text.replace(old, new, 1))
+    with pytest.raises(UserError, match=sentence):
+        array_record.read(path, "train")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "P", "RGBA"])
+def test_records_of_other_depths_are_refused(tmp_path, monkeypatch, mode):
+    def encode(image):
+        buffer = io.BytesIO()
+        Image.fromarray(image[..., 0]).convert(mode).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    monkeypatch.setattr(array_record, "_encode", encode)
+    path, _ = _write(tmp_path, "mnist")
+    with pytest.raises(UserError, match=f"Pillow's mode {mode}"):
         array_record.read(path, "train")
 
 

@@ -82,6 +82,36 @@ def test_wrong_names_are_one_sentence(name, split, folder, sentence):
         image_sets.load(name, split, folder)
 
 
+@pytest.mark.parametrize("name", ["../mnist", "/tmp/mnist", "a/b"])
+def test_names_are_no_paths(tmp_path, name):
+    with pytest.raises(UserError, match="is no name of an image set: it has a folder in it"):
+        image_sets.load(name, "train", tmp_path / "data")
+
+
+def test_long_names_and_unknown_homes_are_one_sentence(tmp_path):
+    for ask in (image_sets.at_hand, lambda *place: image_sets.load(place[0], "train", place[1])):
+        with pytest.raises(UserError, match="cannot read .*aaa"):
+            ask("a" * 300, tmp_path)
+        with pytest.raises(UserError, match="cannot read .*aaa|there is no image set"):
+            if ask("mnist", tmp_path / ("a" * 300)) is False:
+                raise UserError("there is no image set")
+        with pytest.raises(UserError, match="a home folder that is not known"):
+            ask("mine", "~nobody_of_that_name/data")
+
+
+def test_labels_outside_of_the_classes_are_refused(data_dir, monkeypatch):
+    read = image_sets.array_record.read
+    for label in (-1, 10):
+
+        def changed(*place, label=label):
+            images, labels, names = read(*place)
+            return images, np.where(labels == 3, label, labels), names
+
+        monkeypatch.setattr(image_sets.array_record, "read", changed)
+        with pytest.raises(UserError, match=r"labels of -?\d to \d+ in test, and 10 classes"):
+            image_sets.load("mnist", "test", data_dir)
+
+
 def test_a_foreign_folder_under_the_name_is_refused(data_dir, tmp_path):
     (tmp_path / "cifar10").symlink_to(data_dir / "mnist")
     with pytest.raises(UserError, match="images of 1 channels; cifar10 has 3"):
