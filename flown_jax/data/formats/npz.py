@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from flown_jax.data.catalogue import facts
-from flown_jax.data.formats import Raw, RawSplit, damaged, locate_all, shift_labels
+from flown_jax.data.formats import (
+    Raw,
+    RawSplit,
+    check_unpacked,
+    damaged,
+    locate_all,
+    shift_labels,
+)
 from flown_jax.errors import UserError
 
+_MOST_CLASSES = 10**5
 _KEYS = {
     "train": (("train_images", "train_labels"), ("x_train", "y_train")),
     "validation": (("validation_images", "validation_labels"),),
@@ -37,11 +46,15 @@ def member(path: Path, key: str) -> np.ndarray:
     """One array of a .npz.
 
     Raises:
-      UserError: damaged, or an array of Python objects.
+      UserError: damaged, an array of Python objects, or of another size than its bytes.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive[key]
+        with zipfile.ZipFile(path) as archive:
+            _check_size(archive, key, path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[key]
+    except UserError:
+        raise
     except Exception as error:  # zip, zlib and NumPy each raise their own
         raise damaged(path, error) from error
 
@@ -49,19 +62,41 @@ def member(path: Path, key: str) -> np.ndarray:
 def members(path: Path) -> list[str]:
     """Names of the arrays of a .npz."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return list(archive.files)
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except Exception as error:
         raise damaged(path, error) from error
+
+
+def class_names(path: Path) -> tuple[str, ...]:
+    """The array `class_names` of a .npz; empty if it has none.
+
+    Raises:
+      UserError: it is no list of texts, or has one twice.
+    """
+    if "class_names" not in members(path):
+        return ()
+    array = member(path, "class_names")
+    if array.ndim != 1 or array.dtype.kind not in "USiu" or array.size > _MOST_CLASSES:
+        raise UserError(
+            f"class_names of {path} must be texts (classes,), not {array.dtype} {array.shape}."
+        )
+    names = [n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in array]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"class_names of {path} has {twice!r} twice.")
+    return tuple(names)
+
+
+def check_levels(images: np.ndarray, where: str) -> None:
+    """Raises UserError if images of whole numbers are in 0..1, as binary images may be."""
+    if images.size and images.max() == 1:
+        raise UserError(f"{where} has no value above 1; grey levels from 0 to 255 are expected.")
 
 
 def check_class_names(name: str, path: Path) -> None:
     """Raises UserError if a file's `class_names` are not those of the set."""
-    if "class_names" not in members(path):
-        return
-    names = tuple(str(entry) for entry in member(path, "class_names"))
-    official = facts(name).class_names
-    if names == official:
+    names, official = class_names(path), facts(name).class_names
+    if not names or names == official:
         return
     if len(names) != len(official):
         raise UserError(f"{path} has {len(names)} classes; {name} has {len(official)}.")
@@ -69,6 +104,24 @@ def check_class_names(name: str, path: Path) -> None:
     raise UserError(
         f"{path} calls class {index} {names[index]!r}; in {name} it is {official[index]!r}."
     )
+
+
+def _check_size(archive: zipfile.ZipFile, key: str, path: Path) -> None:
+    """Hold an array's header against its bytes; NumPy would make room for what it promises."""
+    names = archive.namelist()
+    info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in names else key)
+    check_unpacked(info.file_size, info.compress_size, f"{key} of {path}")
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_2_0
+        if version == (1, 0):
+            header = np.lib.format.read_array_header_1_0
+        shape, _, dtype = header(file)
+        size = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and (
+            min(shape, default=0) < 0 or size != info.file_size - file.tell()
+        ):
+            raise ValueError(f"{key} has {info.file_size:,} bytes for {dtype} {shape}")
 
 
 def _one_file(name: str, path: Path) -> Raw | None:
@@ -82,7 +135,7 @@ def _one_file(name: str, path: Path) -> Raw | None:
     notes: tuple[str, ...] = ()
     if not splits and {"images", "labels"} <= keys:
         splits = {part: partial(_part, path, part) for part in ("train", "test")}
-        total = len(member(path, "labels"))
+        total = member(path, "labels").size
         cut = total * 4 // 5
         notes = (
             f"{path.name} has no splits: the first {cut:,} images are train, the last "
@@ -133,6 +186,7 @@ def _checked(images: np.ndarray, labels: np.ndarray, path: Path) -> RawSplit:
             f"{path} has images of {images.dtype} {images.shape}; uint8 (N, H, W) or (N, H, W, C) "
             "is expected."
         )
+    check_levels(images, str(path))
     if labels.size != len(images):
         raise UserError(f"{path} has {len(images):,} images and {labels.size:,} labels.")
     if labels.dtype.kind not in "iu":

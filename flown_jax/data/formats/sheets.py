@@ -8,13 +8,12 @@ and `split` (0 train, 1 test; mini-ImageNet 0 train, 1 validation, 2 test) have 
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 from pathlib import Path
 
 import numpy as np
 
-from flown_jax.data.formats import Raw, RawSplit, damaged, npz, shift_labels
+from flown_jax.data.formats import Raw, RawSplit, npz, picture_files, shift_labels
 from flown_jax.errors import UserError
 
 _SPLITS = {"mini_imagenet": ("train", "validation", "test")}
@@ -48,10 +47,23 @@ def find(name: str, folder: Path) -> Raw | None:
 
 def _decode(path: Path, splits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Images (N, t, t, 3), labels (N,) and split numbers (N,)."""
-    blob, offsets = npz.member(path, "blob"), npz.member(path, "offsets")
-    tile, cols = int(npz.member(path, "tile")), int(npz.member(path, "cols"))
-    labels, split = npz.member(path, "labels"), npz.member(path, "split")
-    if len(offsets) < 2 or (np.diff(offsets) <= 0).any() or offsets[-1] > len(blob):
+    arrays = {key: npz.member(path, key) for key in _KEYS}
+    for key, dimensions in (("blob", 1), ("offsets", 1), ("tile", 0), ("cols", 0), ("split", 1)):
+        array = arrays[key]
+        fits = array.ndim == dimensions or (dimensions == 0 and array.size == 1)
+        if not fits or array.dtype.kind not in "iu" or (key == "blob" and array.itemsize != 1):
+            raise UserError(f"{path} has an array {key} of {array.dtype} {array.shape}.")
+    blob, offsets, labels, split = (arrays[key] for key in ("blob", "offsets", "labels", "split"))
+    tile, cols = arrays["tile"].item(), arrays["cols"].item()
+    if tile < 1 or cols < 1:
+        raise UserError(f"{path} has {cols} tiles of side {tile} a row; both start at 1.")
+    offsets = offsets.astype(np.int64)
+    if (
+        len(offsets) < 2
+        or offsets[0] < 0
+        or (np.diff(offsets) <= 0).any()
+        or offsets[-1] > len(blob)
+    ):
         raise UserError(
             f"{path} is damaged: its offsets do not cut its blob of {len(blob):,} bytes."
         )
@@ -65,18 +77,13 @@ def _decode(path: Path, splits: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
         raise UserError(
             f"{path} has {len(images):,} tiles, {len(labels):,} labels and {len(split):,} splits."
         )
-    if split.max() >= splits:
-        raise UserError(f"{path} has a split number {split.max()}; 0 to {splits - 1} are known.")
+    if (wrong := split[(split < 0) | (split >= splits)]).size:
+        raise UserError(f"{path} has a split number {wrong[0]}; 0 to {splits - 1} are known.")
     return images, shift_labels(labels, 0, 255, str(path)), split
 
 
 def _tiles(data: bytes, tile: int, cols: int, path: Path, sheet: int) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        picture = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (OSError, SyntaxError) as error:
-        raise damaged(Path(f"{path}, sheet {sheet}"), error) from error
+    picture = np.asarray(picture_files.read(data, 3, Path(f"{path}, sheet {sheet}")))
     height, width, _ = picture.shape
     if width != cols * tile or height % tile:
         raise UserError(

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flown_jax.data.formats import (
     Raw,
     RawSplit,
+    check_unpacked,
     damaged,
     locate,
     locate_all,
@@ -62,7 +64,7 @@ def _libsvm(path: Path) -> RawSplit:
                 values[line, int(index) - 1] = float(value)
         except ValueError as error:
             raise UserError(f"{path}, line {line + 1}, is no libsvm text: {error}.") from error
-    return _split((values + 1) / 2, labels, 1, path)
+    return _split(_from_signed(values, path), labels, 1, path)
 
 
 def _numbers(path: Path) -> RawSplit:
@@ -80,7 +82,14 @@ def _numbers(path: Path) -> RawSplit:
                 "pixels are expected."
             )
         table[line] = numbers
-    return _split((table[:, 1:] + 1) / 2, table[:, 0], 0, path)
+    return _split(_from_signed(table[:, 1:], path), table[:, 0], 0, path)
+
+
+def _from_signed(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values of [-1, 1] in [0, 1]; refused where ten digits have no paper, whose value is -1."""
+    if len(values) >= 10 and values.min() >= 0:
+        raise UserError(f"{path} has no pixel below 0; values in [-1, 1] are expected.")
+    return (values + 1) / 2
 
 
 def _hdf5(path: Path, split: str) -> RawSplit:
@@ -92,17 +101,34 @@ def _hdf5(path: Path, split: str) -> RawSplit:
         ) from error
     try:
         with h5py.File(path, "r") as file:
-            values, labels = file[split]["data"][:], file[split]["target"][:]
-    except (OSError, KeyError, AttributeError) as error:
+            values, labels = (_dataset(file, f"{split}/{key}", path) for key in ("data", "target"))
+    except UserError:
+        raise
+    except Exception as error:  # HDF5 raises nearly anything for a damaged file
         raise damaged(path, error) from error
     if values.ndim < 2 or values[0].size != _PIXELS:
         raise UserError(f"{path} has images of shape {values.shape[1:]}; 16 x 16 are expected.")
     return _split(values.reshape(-1, _PIXELS).astype(np.float64), labels, 0, path)
 
 
+def _dataset(file: Any, name: str, path: Path) -> np.ndarray:
+    """An array of an HDF5 file, which may neither lie in other files nor outgrow its own."""
+    import h5py
+
+    place = file
+    for part in name.split("/"):
+        if part in place and not isinstance(place.get(part, getlink=True), h5py.HardLink):
+            raise UserError(f"{path} has a link {name}, and not an array of its own.")
+        place = place[part]
+    if place.external or place.is_virtual:
+        raise UserError(f"{path} keeps {name} in another file, which is not read.")
+    check_unpacked(place.nbytes, path.stat().st_size, f"{name} of {path}")
+    return place[:]
+
+
 def _split(values: np.ndarray, labels: np.ndarray, lowest: int, path: Path) -> RawSplit:
     """Images of values in [0, 1], (N, 256)."""
-    if len(values) != len(labels) or len(values) == 0:
+    if labels.shape != values.shape[:1] or len(values) == 0:
         raise UserError(f"{path} has {len(values):,} images and {len(labels):,} labels.")
     if not (values.min() >= -1e-6 and values.max() <= 1 + 1e-6):
         raise UserError(f"{path} has pixels outside its range; it is damaged or another file.")

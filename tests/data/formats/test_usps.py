@@ -50,6 +50,10 @@ def test_hdf5_without_h5py_is_one_sentence(tmp_path, monkeypatch):
         ("usps", "11 1:0\n", r"label 11 of image 0 is outside 1\.\.10"),
         ("usps", "1 1:5\n", "pixels outside its range"),
         ("usps", "", "0 images and 0 labels"),
+        ("usps", "1.5 1:-1\n", "label 1.5 of image 0 is no whole number"),
+        ("usps", "nan 1:-1\n", "label nan of image 0 is no whole number"),
+        ("usps", "1 1:nan\n", "pixels outside its range"),
+        ("usps", "1 1:0.5\n" * 10, r"no pixel below 0; values in \[-1, 1\] are expected"),
         ("zip.train", "1 0 0\n", "line 1, has 3 numbers"),
         ("zip.train", "1 a\n", "line 1: could not convert"),
     ],
@@ -64,3 +68,29 @@ def test_damaged_files_are_refused(tmp_path, name, text, sentence):
 def test_other_sets_have_no_usps_files(tmp_path):
     raw_files.write_usps(tmp_path, "zip")
     assert usps.find("mnist", tmp_path) is None
+
+
+def test_hdf5_that_lies_elsewhere_or_promises_too_much_is_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    raw_files.write_usps(tmp_path, "hdf5")
+    (tmp_path / "raw.bin").write_bytes(bytes(256 * 4))
+    raw = [(str(tmp_path / "raw.bin"), 0, 256 * 4)]
+    (tmp_path / "usps.h5").rename(tmp_path / "other.h5")
+    cases = {
+        "has a link test/data": lambda file: file["test"].__setitem__(
+            "data", h5py.ExternalLink(str(tmp_path / "other.h5"), "/test/data")
+        ),
+        "keeps test/data in another file": lambda file: file["test"].create_dataset(
+            "data", (1, 256), "f4", external=raw
+        ),
+        "data of .* unpacks from": lambda file: file["test"].create_dataset(
+            "data", (10**10, 256), "f4", chunks=(100, 256)
+        ),
+        "truncated or damaged": lambda file: None,
+    }
+    for sentence, make in cases.items():
+        with h5py.File(tmp_path / "usps.h5", "w") as file:
+            file.create_group("test")["target"] = np.zeros(1, np.int64)
+            make(file)
+        with pytest.raises(UserError, match=f"usps.h5 .*{sentence}|{sentence}"):
+            usps.find("usps", tmp_path).splits["test"]()
