@@ -106,13 +106,22 @@ def prepare(
         raise UserError(f"{name} is part of the library; it needs no preparation.")
     source, data_dir = local_folder(source), local_folder(data_dir)
     target = data_dir / name / official.version
-    if target.exists() and not overwrite:
-        return _existing(name, target)
-    if not source.is_dir():
-        raise UserError(f"there is no folder {source}; --from names the folder of the raw files.")
-    raw, unused = _find(name, source)
+    with _usable(target):
+        if target.exists() and not overwrite:
+            return _existing(name, target)
+        if target.parent.is_file():
+            raise UserError(f"{target.parent} is a file, where a folder is wanted.")
+    with _usable(source):
+        if not source.is_dir():
+            raise UserError(
+                f"there is no folder {source}; --from names the folder of the raw files."
+            )
+        raw, unused = _find(name, source)
     checks.require_splits(official, raw)
-    with _workplace(data_dir, name) as place:
+    with _workplace(target) as place:
+        # Another conversion may have ended since.
+        if target.exists() and not overwrite:
+            return _existing(name, target)
         shapes: dict[str, tuple[int, int]] = {}
         samples: dict[str, tuple[list[int], np.ndarray, np.ndarray]] = {}
 
@@ -143,7 +152,7 @@ def prepare(
         _read_back(folder, written, samples)
         notes = (*checks.differences(official, raw, written, side), *raw.notes, *unused)
         _write_origin(folder, official, raw, written, side, notes)
-        with writing(target):
+        with _usable(target):
             if target.exists():
                 os.replace(target, place / "old")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -239,31 +248,67 @@ def _existing(name: str, target: Path) -> Report:
     if not (target / ORIGIN).is_file():
         return Report(name, target, False, "TensorFlow Datasets", len(stored), counts, ())
     origin = read_json(target / ORIGIN, f"the image set in {target}")
-    return Report(
-        name, target, False, origin["source"], origin["files"], counts, tuple(origin["notes"])
-    )
+    try:
+        source, files, notes = origin["source"], int(origin["files"]), origin["notes"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the image set in {target} is damaged: {ORIGIN} lacks fields.") from error
+    return Report(name, target, False, str(source), files, counts, tuple(map(str, notes)))
 
 
 @contextlib.contextmanager
-def _workplace(data_dir: Path, name: str) -> Iterator[Path]:
-    """An empty hidden folder beside the sets that no other process uses; removed at the end."""
-    place = data_dir / f".{name}.unfinished"
-    with writing(place):
-        place.mkdir(parents=True, exist_ok=True)
-        lock = os.open(place / "lock", os.O_CREAT | os.O_RDWR)
+def _usable(path: Path) -> Iterator[None]:
+    """A context in which an error of the disk, be it a name that is too long, is one sentence."""
     try:
+        with writing(path):
+            yield
+    except OSError as error:
+        place = error.filename or path
+        raise UserError(f"cannot use {place}: {(error.strerror or str(error)).lower()}.") from error
+
+
+@contextlib.contextmanager
+def _workplace(target: Path) -> Iterator[Path]:
+    """An empty hidden folder beside the sets that no other process uses; removed at the end."""
+    data_dir, name = target.parent.parent, target.parent.name
+    place = data_dir / f".{name}.unfinished"
+    with _usable(place):
+        lock = _locked(place, f"another conversion of {name} into {data_dir} is at work.")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another conversion of {name} into {data_dir} is at work.") from error
-        with writing(place):
+            # A kill between the two moves of a replacement left the old set here.
+            if (place / "old").exists() and not target.exists():
+                os.replace(place / "old", target)
             _empty(place)
             try:
                 yield place
             finally:
                 _empty(place)
                 shutil.rmtree(place, ignore_errors=True)
-    finally:
+        finally:
+            os.close(lock)
+
+
+def _locked(place: Path, taken: str) -> int:
+    """The descriptor of the folder's lock, which is this process's alone.
+
+    Raises:
+      UserError: another one has it.
+    """
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(place / "lock", os.O_CREAT | os.O_RDWR)
+        except FileNotFoundError:
+            continue  # another conversion ended and removed the folder
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock that its holder has removed meanwhile keeps nobody out.
+            if os.path.samestat(os.fstat(lock), os.stat(place / "lock")):
+                return lock
+        except BlockingIOError as error:
+            os.close(lock)
+            raise UserError(taken) from error
+        except FileNotFoundError:
+            pass
         os.close(lock)
 
 

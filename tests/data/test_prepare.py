@@ -7,11 +7,13 @@ import json
 import os
 import pathlib
 import pickle
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from flown_jax.data import array_record, image_sets, prepare
 from flown_jax.data.catalogue import EMBEDDED, facts
@@ -146,6 +148,86 @@ def test_two_conversions_of_a_set_do_not_meet(tmp_path):
         with pytest.raises(UserError, match="another conversion of mnist into .* is at work"):
             _prepare("mnist", tmp_path)
     assert _prepare("mnist", tmp_path).written
+
+
+def test_a_lock_that_was_removed_keeps_nobody_out(tmp_path, monkeypatch):
+    raw_files.write_idx(tmp_path / "raw")
+    place, lock, holders = tmp_path / "data" / ".mnist.unfinished", fcntl.flock, []
+
+    def late(descriptor, operation):
+        if not holders:  # meanwhile one conversion ends, and another begins
+            shutil.rmtree(place)
+            place.mkdir()
+            (place / "half").touch()
+            holders.append(os.open(place / "lock", os.O_CREAT | os.O_RDWR))
+            lock(holders[0], fcntl.LOCK_EX)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(UserError, match="another conversion of mnist into .* is at work"):
+        _prepare("mnist", tmp_path)
+    assert (place / "half").exists()
+    os.close(holders[0])
+
+
+def test_a_set_that_another_conversion_finished_meanwhile_is_kept(tmp_path, monkeypatch):
+    written, find = raw_files.write_idx(tmp_path / "raw"), prepare._find
+
+    def slow(name, source):
+        monkeypatch.setattr(prepare, "_find", find)
+        assert _prepare(name, tmp_path).written
+        raw_files.write_idx(tmp_path / "raw", count=30)
+        return find(name, source)
+
+    monkeypatch.setattr(prepare, "_find", slow)
+    assert not _prepare("mnist", tmp_path).written
+    _assert_equal("mnist", tmp_path, written)
+
+
+def test_a_set_that_was_being_replaced_comes_back(tmp_path):
+    written = raw_files.write_idx(tmp_path / "raw")
+    folder = _prepare("mnist", tmp_path).folder
+    (tmp_path / "data" / ".mnist.unfinished").mkdir()
+    folder.rename(tmp_path / "data" / ".mnist.unfinished" / "old")
+    assert not _prepare("mnist", tmp_path).written
+    _assert_equal("mnist", tmp_path, written)
+
+
+def test_names_that_no_disk_takes_and_odd_targets_are_one_sentence(tmp_path):
+    raw_files.write_idx(tmp_path / "raw")
+    long = "a" * 300
+    for source, target in (("raw", long), (long, "data"), ("raw", f"data/{long}/x")):
+        with pytest.raises(UserError, match="cannot use .*aaa.*: file name too long"):
+            prepare.prepare("mnist", tmp_path / source, tmp_path / target)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="cannot use .*link"):
+        prepare.prepare("mnist", tmp_path / "raw", tmp_path / "link")
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "mnist").touch()
+    with pytest.raises(UserError, match="mnist is a file, where a folder is wanted"):
+        _prepare("mnist", tmp_path)
+
+
+def test_a_damaged_origin_is_one_sentence(tmp_path):
+    raw_files.write_idx(tmp_path / "raw")
+    folder = _prepare("mnist", tmp_path).folder
+    for text in ("{}", "[]", '{"source": 1, "files": null, "notes": []}'):
+        (folder / "flown_jax.json").write_text(text)
+        with pytest.raises(UserError, match="is damaged: flown_jax.json lacks fields"):
+            _prepare("mnist", tmp_path)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_pictures_of_both_depths_become_the_same_set(tmp_path, bits):
+    ramp = np.linspace(0, 255, 784).astype(np.uint8).reshape(28, 28)
+    picture = Image.fromarray(ramp if bits == 8 else ramp.astype(np.uint16) * 257)
+    for split in ("train", "test"):
+        for label in range(10):
+            (tmp_path / "raw" / split / str(label)).mkdir(parents=True)
+            picture.save(tmp_path / "raw" / split / str(label) / "a.png")
+    _prepare("mnist", tmp_path)
+    images = image_sets.load("mnist", "train", tmp_path / "data").images[..., 0]
+    np.testing.assert_array_equal(images, np.stack([ramp] * 10))
 
 
 def test_a_folder_in_the_way_is_refused(tmp_path):
