@@ -63,3 +63,16 @@ def test_help_lists_sets_and_options(monkeypatch, capsys):
     status, out, _ = _run(monkeypatch, capsys, "--help")
     assert status == 0
     assert "mini_imagenet" in out and "--overwrite" in out and "needs a folder of its own" in out
+
+
+def test_a_name_that_no_disk_takes_is_one_sentence(tmp_path, monkeypatch, capsys):
+    raw_files.write_idx(tmp_path / "raw")
+    for name, source, target in (
+        ("mnist", "raw", "a" * 300),
+        ("mnist", "a" * 300, "data"),
+        ("a" * 300, "raw", "data"),
+    ):
+        status, out, err = _run(
+            monkeypatch, capsys, name, f"--from={tmp_path / source}", f"--to={tmp_path / target}"
+        )
+        assert (status, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1
