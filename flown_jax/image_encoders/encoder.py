@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from flown_jax.data.preprocessing import with_channels
+from flown_jax.data.preprocessing import check_statistics, with_channels
 from flown_jax.errors import UserError
 from flown_jax.image_encoders import networks
 from flown_jax.image_encoders import weights as encoder_weights
@@ -177,6 +177,7 @@ def build(description: Mapping[str, Any], variables: Any) -> ImageEncoder:
         sizes, variables = networks.checked(kind, sizes, variables)
     if len(mean) != len(std) or min(std, default=1) <= 0:
         raise UserError(f"mean {mean} and std {std} must be as many numbers, std above 0.")
+    check_statistics(mean, std)
     text = json.dumps(sizes, sort_keys=True)
     encoder = ImageEncoder(variables, kind, text, side, mean, std, bool(mirror))
     if kind != _FUNCTION:

@@ -371,6 +371,8 @@ def test_descriptions_that_do_not_fit_are_refused():
     refused("at least 4 x 4 pixels, not 2 x 2", side=2)
     refused("side of an image encoder is pixels, or 0 for none, not -1", side=-1)
     refused("must be as many numbers", mean=[0.5])
+    refused("must be from 0 to 1, .* not of bytes", mean=[127.5] * 3, std=[127.5] * 3)
+    refused("must be above 0", mean=[0.5] * 3, std=[float("nan")] * 3)
     refused("mean and std have 1 numbers, and .* takes images of 3 ch", mean=[0.5], std=[1.0])
     with pytest.raises(UserError, match="kind is 'cnn'; it must be one of"):
         from_module(CNN(), {})
