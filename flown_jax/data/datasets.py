@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,8 +133,19 @@ def glyphs(
       images_per_class: m.
       jitter: strength, see `glyphs.Jitter`.
     Raises:
-      UserError: fewer classes than the split needs.
+      UserError: fewer classes than the split needs, a number out of range.
     """
+    for name, value, lowest in (
+        ("seed", seed, 0),
+        ("train_classes", train_classes, 1),
+        ("validation_classes", validation_classes, 1),
+        ("images_per_class", images_per_class, 1),
+    ):
+        _require_whole(name, value, lowest)
+    for name, value in (("alike", alike), ("jitter", jitter)):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < math.inf:
+            raise UserError(f"data.{name} is {value!r}; a number from 0 is needed.")
     classes = glyph_classes(alike)
     count = len(classes.characters)
     if count <= train_classes + validation_classes:
@@ -176,8 +188,8 @@ def mini_imagenet(
         colour image set, or a number is out of range.
     """
     names = _foreign_names(foreign)
-    if images_per_class < 0:
-        raise UserError(f"data.images_per_class is {images_per_class}; 0 (all) or more is needed.")
+    _require_whole("images_per_class", images_per_class, 0)
+    _require_whole("train_classes", train_classes, 0)
     parts = {
         name: _by_class(image_sets.load(_MINI, name, data_dir), images_per_class) for name in SPLITS
     }
@@ -211,6 +223,11 @@ def mini_imagenet(
 
 
 FEW_SHOT: dict[str, Callable[..., FewShotData]] = {"glyphs": glyphs, _MINI: mini_imagenet}
+
+
+def _require_whole(name: str, value: Any, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise UserError(f"data.{name} is {value!r}; {lowest} or a greater whole number is needed.")
 
 
 def _foreign_names(foreign: Sequence[str]) -> tuple[str, ...]:

@@ -213,6 +213,27 @@ def test_too_few_classes_are_refused_with_their_number():
         datasets.few_shot("glyphs", **{**GLYPHS, "train_classes": 5000})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": -5},
+        {"seed": 0.5},
+        {"train_classes": 0},
+        {"validation_classes": -1},
+        {"images_per_class": 0},
+        {"images_per_class": True},
+        {"alike": float("nan")},
+        {"jitter": -1.0},
+        {"jitter": float("inf")},
+        {"jitter": "1"},
+    ],
+)
+def test_numbers_out_of_range_are_one_sentence(change):
+    ((name, value),) = change.items()
+    with pytest.raises(UserError, match=f"data.{name} is {value!r}; "):
+        datasets.few_shot("glyphs", **{**GLYPHS, **change})
+
+
 def test_fingerprint_depends_on_bytes_shapes_and_the_order_of_classes():
     a, b = raw_files.pictures(4, 6, 1), raw_files.pictures(4, 6, 1, seed=1)
     changed = a.copy()

@@ -12,6 +12,7 @@ where all are numbers, else of the texts.
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,9 @@ def find(name: str, folder: Path) -> Raw | None:
         listed = {split: _rows(path) for split, path in found.items()}
         images = {s: _existing(found[s], [file for file, _ in rows]) for s, rows in listed.items()}
         ids = {split: [label for _, label in rows] for split, rows in listed.items()}
-        return _raw("csv files and JPEGs", tuple(found.values()), images, ids)
+        raw = _raw("csv files and JPEGs", tuple(found.values()), images, ids)
+        _check_apart({split: {name for name, _ in rows} for split, rows in listed.items()})
+        return raw
     wanted = {split: f"mini-imagenet-cache-{short}.pkl" for split, short in _SHORT.items()}
     if found := locate_all(folder, wanted, _SUBFOLDERS):
         return _pickled(found)
@@ -127,6 +130,12 @@ def _rows(path: Path) -> list[tuple[str, str]]:
             raise UserError(f"{path} names {name} twice.")
         seen.add(name)
     return rows
+
+
+def _check_apart(names: dict[str, set[str]]) -> None:
+    for one, other in itertools.combinations(names, 2):
+        if shared := sorted(names[one] & names[other]):
+            raise UserError(f"mini_imagenet's {one} and {other} lists both name {shared[0]}.")
 
 
 def _existing(table: Path, names: list[str]) -> list[Path]:

@@ -66,6 +66,10 @@ def test_other_classes_get_their_own_names(tmp_path):
         (lambda t: t.replace("0001.jpg", "0002.jpg"), r"val\.csv names .*0002\.jpg, which is not"),
         (lambda t: t.replace("filename", "file"), "no rows under the header 'filename,label'"),
         (lambda t: f"{t}\n{t.splitlines()[1]}", r"val\.csv names .*0001\.jpg twice"),
+        (
+            lambda t: f"{t}\n{OFFICIAL.class_ids[3]}00000001.jpg,{OFFICIAL.class_ids[64]}",
+            "train and validation lists both name .*0001.jpg",
+        ),
         (lambda t: f"{t}\nalone.jpg", "no label in row 17"),
         (lambda t: f"{t}\n{'a' * 300}.jpg,n1", "which is not in"),
         (lambda t: f"{t}\n{'a' * 200_000},n1", "damaged: field larger than"),
