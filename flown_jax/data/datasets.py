@@ -142,10 +142,10 @@ def glyphs(
         ("images_per_class", images_per_class, 1),
     ):
         _require_whole(name, value, lowest)
-    for name, value in (("alike", alike), ("jitter", jitter)):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf:
-            raise UserError(f"data.{name} is {value!r}; a number from 0 is needed.")
+    for name, factor in (("alike", alike), ("jitter", jitter)):
+        number = isinstance(factor, int | float) and not isinstance(factor, bool)
+        if not number or not 0 <= factor < math.inf:
+            raise UserError(f"data.{name} is {factor!r}; a number from 0 is needed.")
     classes = glyph_classes(alike)
     count = len(classes.characters)
     if count <= train_classes + validation_classes:

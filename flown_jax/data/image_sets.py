@@ -85,6 +85,8 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> ImageSet:
             f"{folder} has images of {images.shape[-1]} channels; {name} has {official.channels}."
         )
     class_names = class_names or official.class_names
+    if len(class_names) != official.classes:
+        raise UserError(f"{folder} has {len(class_names)} classes; {name} has {official.classes}.")
     lowest = -1 if split in official.unlabelled else 0
     if ((labels < lowest) | (labels >= len(class_names))).any():
         raise UserError(

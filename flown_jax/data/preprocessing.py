@@ -82,7 +82,9 @@ class Preprocessing:
                     "a list of numbers is wanted."
                 )
             statistics[name] = tuple(values[name])
-        return cls(**{"crop": None, **values, **statistics})
+        made = cls(**{"crop": None, **values, **statistics})
+        mean, std = (tuple(float(value) for value in part) for part in (made.mean, made.std))
+        return dataclasses.replace(made, mean=mean, std=std)
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         """A network's input.
@@ -100,6 +102,8 @@ class Preprocessing:
                 f"preprocessing takes uint8 images (N, H, W, 1 or 3), not {images.dtype} "
                 f"{images.shape}."
             )
+        if 0 in images.shape[1:]:
+            raise UserError(f"preprocessing takes images with pixels, not {images.shape}.")
         result = np.empty((len(images), self.size, self.size, self.channels), np.float32)
         for start in range(0, len(images), _CHUNK):
             part = slice(start, start + _CHUNK)

@@ -109,6 +109,11 @@ def test_dict_goes_through_json(crop):
     assert Preprocessing.from_dict(json.loads(json.dumps(step.to_dict()))) == step
 
 
+def test_whole_numbers_of_a_dict_are_the_same_statistics():
+    step = Preprocessing.from_dict({"size": 8, "channels": 1, "mean": [0], "std": [1]})
+    assert repr(step) == repr(Preprocessing(8, 1, (0.0,), (1.0,)))
+
+
 FIELDS = {"size": 28, "channels": 1, "mean": [0.5], "std": [0.5]}
 
 
@@ -156,3 +161,5 @@ def test_wrong_fields_are_refused(change, sentence):
 def test_other_arrays_are_refused(images):
     with pytest.raises(UserError, match=r"takes uint8 images \(N, H, W, 1 or 3\)"):
         Preprocessing.from_dict(FIELDS).apply(images)
+    with pytest.raises(UserError, match=r"images with pixels, not \(2, 0, 8, 1\)"):
+        Preprocessing.from_dict(FIELDS).apply(np.zeros((2, 0, 8, 1), np.uint8))
