@@ -4,7 +4,8 @@
   in [-1, 1], absent indices 0;
 - zip.train[.gz] and zip.test[.gz]: the digit and 256 values in [-1, 1] a line;
 - usps.h5: groups train and test with data (n, 256) in [0, 1] and target; needs h5py.
-Grey levels are the value on 0..255, cut to whole numbers, as torchvision has them.
+Grey levels are the value on 0..255, cut to whole numbers, as torchvision has them, but for the few
+values that are whole there and that its float32 puts one level lower.
 """
 
 from __future__ import annotations
