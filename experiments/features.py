@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from experiments.settings import check_sizes
 from experiments.stages import Stages, recipe
 from flown_jax import image_encoders
-from flown_jax.data import datasets
+from flown_jax.data import datasets, image_sets
 from flown_jax.data.datasets import ClassImages, FewShotData
 from flown_jax.image_encoders import ImageEncoder
 from flown_jax.image_encoders.backbone import resized, train_backbone
@@ -38,11 +39,40 @@ def _read(data: str) -> FewShotData:
 def describe_images(stages: Stages, data: ConfigDict, tasks: ConfigDict) -> StageResult:
     """What the images are, without the images; sets that are too small for the tasks are refused.
 
+    They are read again where their files have changed: other images are another input of the
+    stage `data`.
+
     Args:
       data: where they come from. tasks: `settings`, `query`, `way` and `shots` of the config.
     """
     needed = {name: tasks[name] for name in ("settings", "query", "way", "shots")}
-    return stages("data", {"data": data, "tasks": needed}, _describe)
+    inputs = {"data": data, "tasks": needed}
+    looked = {**inputs, "files": image_files(data), "versions": _versions()}
+    found = stages.each("images", looked, _describe)
+    return stages("data", {**inputs, "images": found.values}, _kept)
+
+
+def image_files(data: ConfigDict) -> list[list[Any]]:
+    """Path, size and times of every file of the image sets that a config's `data` names."""
+    if "data_dir" not in data:
+        return []  # drawn here
+    root, found = image_sets.local_folder(data.data_dir), []
+    for name in (data.name, *data.foreign):
+        for path in sorted((root / name).rglob("*")):
+            if path.is_file():
+                of = path.stat()
+                times = [of.st_mtime_ns, of.st_ctime_ns]
+                found.append([str(path.relative_to(root)), of.st_size, *times])
+    return found
+
+
+def _versions() -> list[str]:
+    """Of the packages that draw or hold images."""
+    return [f"{name} {version(name)}" for name in ("matplotlib", "numpy", "scikit-learn")]
+
+
+def _kept(context: StageContext) -> dict[str, Any]:
+    return dict(context.inputs.images)
 
 
 def _describe(context: StageContext) -> dict[str, Any]:

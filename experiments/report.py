@@ -1,4 +1,4 @@
-"""What the commands' results share: whether a run is finished, and the files of its report."""
+"""What the commands' results share: their fields, what stands already, the files of a report."""
 
 from __future__ import annotations
 
@@ -9,43 +9,53 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from flown_jax.errors import UserError
+from experiments.stages import Stages
 from flown_jax.evaluation.report import html_page
 from flown_jax.files import write_bytes, writing
 from flown_jax.training.records import environment, peak_memory_gib
 from flown_jax.training.stages import plain_values
 
-
-def finished(path: pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
-    """The results of a finished run with this config in this folder, or None."""
-    try:
-        stored = json.loads((path / "config.json").read_text())
-        results = json.loads((path / "results.json").read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} holds a damaged config.json or results.json: remove the file or choose a new "
-            "--workdir."
-        ) from error
-    return results if stored == json.loads(json.dumps(plain_values(config))) else None
+REPORT = ("results.md", "report.html")
+# Of results that are made again from the same stages, what may be another.
+_OF_THE_MAKING = {"seconds", "seconds_of_this_run", "stage_seconds", "peak_memory_gib"}
+_OF_THE_MAKING |= {"environment"}
 
 
-def heading(experiment: str, config: ConfigDict, fingerprint: str, stages: Any) -> dict[str, Any]:
-    """The fields of results.json that every run has, but for its rows.
+def standing(path: pathlib.Path, results: Mapping[str, Any], *files: str) -> dict[str, Any] | None:
+    """The results in a finished run's folder, where they are these; None where they are not.
+
+    Nothing is trusted that stands there: these results come from the stages themselves, which know
+    the data that they were made from. Where and when they were made is told by those that stand.
 
     Args:
-      stages: of the run, with their seconds.
+      path: the folder. results: as the stages give them now.
+      files: of the report, that must be there, too.
     """
+    try:
+        there = json.loads((path / "results.json").read_text())
+    except (OSError, ValueError):
+        return None
+    here = json.loads(json.dumps(results))
+    same = isinstance(there, dict) and _made(there) == _made(here)
+    return there if same and all((path / file).is_file() for file in files) else None
+
+
+def _made(results: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in results.items() if name not in _OF_THE_MAKING}
+
+
+def heading(experiment: str, config: ConfigDict, stages: Stages) -> dict[str, Any]:
+    """The fields of results.json that every run has, but for its rows."""
     return {
         "experiment": experiment,
         "variant": config.variant,
         "seed": config.seed,
-        "fingerprint": fingerprint,
+        "fingerprint": stages.fingerprint,
         "seconds": round(stages.seconds, 1),
         "seconds_of_this_run": round(stages.seconds_here, 1),
         "peak_memory_gib": round(peak_memory_gib(), 2),
         "environment": environment(),
+        "config": plain_values(config),
     }
 
 

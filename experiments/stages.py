@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from flown_jax.training.fingerprints import digest
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.workdir import Workdir
@@ -27,6 +28,7 @@ class Stages:
         self.workdir = workdir
         self.shared: Path | None = workdir.path.parent / "shared" if share else None
         self.seconds = self.seconds_here = 0.0
+        self._marks: dict[str, str] = {}
 
     def __call__(
         self, name: str, inputs: Mapping[str, Any], function: Function, *, version: int = 1
@@ -39,6 +41,14 @@ class Stages:
     ) -> StageResult:
         """A stage that the runs beside this one share."""
         return self._run(self.workdir, name, inputs, function, self.shared, version)
+
+    def each(self, name: str, inputs: Mapping[str, Any], function: Function) -> StageResult:
+        """A stage with a result for each of its inputs, side by side: other ones refuse nothing.
+
+        It is no part of the fingerprint: what it gives reaches that by the stages that take it.
+        """
+        place = self.shared or self.workdir.path / "shared"
+        return self.count(stage(self.workdir, name, inputs, function, place))
 
     def all_common(self) -> Stages:
         """These stages with every one shared; their time counts here."""
@@ -53,7 +63,13 @@ class Stages:
     def _run(self, workdir: Any, name: str, inputs: Any, function: Any, *more: Any) -> StageResult:
         shared, version = more
         result = stage(workdir, name, inputs, function, shared, version)
+        self._marks[name] = result.fingerprint
         return self.count(result)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all stages so far, and by their inputs of the data behind them."""
+        return digest(self._marks)
 
 
 class _Common(Stages):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.features import seed_of
+from experiments.features import marks, seed_of
 from experiments.settings import settings
 from experiments.stages import Stages, recipe
 from flown_jax.conditioning import CAML
@@ -21,7 +21,8 @@ from flown_jax.meta_model.build import CAML_SIZES
 from flown_jax.meta_model.caml_training import train_caml
 from flown_jax.meta_model.condition import Conditioner, fit_conditioner
 from flown_jax.models.heads import FeatureTransform
-from flown_jax.training.stages import StageContext, StageResult, fingerprint
+from flown_jax.training.fingerprints import digest
+from flown_jax.training.stages import StageContext, StageResult
 
 IN_DISTRIBUTION = "in_distribution"
 
@@ -36,6 +37,7 @@ class Tables:
       held_out: of validation classes, with the ways and shots of the training tasks.
       validation: for each setting, by its name.
       test: set name -> for each setting.
+      images: set name -> fingerprint of the images that test tasks are drawn from.
     """
 
     transform: FeatureTransform
@@ -43,11 +45,11 @@ class Tables:
     held_out: dict[int, TaskTable]
     validation: dict[str, TaskTable]
     test: dict[str, dict[str, TaskTable]]
+    images: dict[str, str]
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the test tasks: what was drawn, and the features behind it."""
-        return fingerprint("tasks", {"test": self.test})
+    def unit(self, name: str, setting: str) -> str:
+        """Fingerprint of the test tasks of a set: of images and draws, whatever sees them."""
+        return digest({"images": self.images[name], "drawn": self.test[name][setting].drawn})
 
 
 def draw_tables(
@@ -100,12 +102,14 @@ def draw_tables(
         for i, shot in shots
     }
     test = [IN_DISTRIBUTION, *found.values["foreign"]]
+    images = {IN_DISTRIBUTION: "classes"} | {name: name for name in found.values["foreign"]}
     return Tables(
         transform,
         train,
         held_out,
         of("validation", tasks.validation),
         {name: of(name, tasks.test) for name in test},
+        {name: marks(found)[mark] for name, mark in images.items()},
     )
 
 

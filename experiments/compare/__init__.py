@@ -1,5 +1,6 @@
 """Means over several runs."""
 
-from experiments.compare.means import load, mean_rows
+from experiments.compare.means import differences, mean_rows
+from experiments.compare.runs import check_alike, load, other_versions
 
-__all__ = ["load", "mean_rows"]
+__all__ = ["check_alike", "differences", "load", "mean_rows", "other_versions"]

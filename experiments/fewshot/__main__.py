@@ -25,7 +25,7 @@ from experiments.fewshot.heads import baselines_stage, heads_stage
 from experiments.fewshot.measure import evaluation_stage
 from experiments.fewshot.model import model_stage
 from experiments.fewshot.report import contact_sheet, introduction, write
-from experiments.report import finished, heading
+from experiments.report import REPORT, heading, standing
 from experiments.settings import settings
 from experiments.stages import Stages
 from experiments.tasks import caml_stage, draw_tables
@@ -48,10 +48,10 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     """
     default = f"workdirs/fsl-{config.variant}-seed{config.seed}"
     path = pathlib.Path(default if workdir is None else workdir)
-    if (done := finished(path, config)) is None:
-        check(config)
-        with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
-            done = compute(config, work)
+    check(config)
+    # A finished run goes through its stages, too: they see whether its data are still the same.
+    with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
+        done = compute(config, work)
     main_setting, *others = config.tasks.settings
     result_tables.screen(done["rows"], done["titles"], main_setting)
     also = f" ({', '.join(others)} in results.md)" if others else ""
@@ -95,8 +95,7 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     }
     main_one = measured[config.tasks.settings[0]]
     results = {
-        **heading("fewshot", config, main_one.fingerprint, stages),
-        "tasks": tables.fingerprint,
+        **heading("fewshot", config, stages),
         "titles": data.values["titles"],
         "rows": [row for result in measured.values() for row in result.values["rows"]],
         "nfe": main_one.values["nfe"],
@@ -112,6 +111,8 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
         "encoder_train_accuracy": train_accuracy,
         "absent": data.values["absent"],
     }
+    if (there := standing(work.path, results, *REPORT)) is not None:
+        return there
     shown = {**main_one.values, "contact_sheet": sheet}
     write(work.path, config, results, introduction(config, results), shown)
     return results

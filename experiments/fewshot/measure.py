@@ -70,6 +70,7 @@ def evaluation_stage(
         "train": tables.train,
         "validation": tables.validation[setting.name],
         "test": {name: of[setting.name] for name, of in tables.test.items()},
+        "units": {name: tables.unit(name, setting.name) for name in tables.test},
         "chosen": {
             **trained["baselines"].values[setting.name],
             **trained["model"].values["chosen"][setting.name],
@@ -111,6 +112,7 @@ def _evaluate(context: StageContext) -> dict[str, Any]:
             predictions,
             references=references,
             set_name=name,
+            unit=given.units[name],
             table=given.setting,
             temperatures=fitted,
         )

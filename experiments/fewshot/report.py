@@ -98,13 +98,15 @@ def write(
     pictures = _pictures(workdir / "figures", results, found, config.tasks.settings[0])
     rows, titles, texts = results["rows"], results["titles"], {}
     for setting in config.tasks.settings:
-        texts[f"{setting}: paired differences of `flown_ensemble`, accuracy in points"] = (
-            tables.differences(rows, titles, setting, "flown_ensemble")
-        )
+        drawn = tables.differences(rows, titles, setting, "flown_ensemble")
+        heading = f"{setting}: paired differences of `flown_ensemble`, accuracy in points"
+        texts[heading] = f"{drawn}\n\n{tables.note(rows, titles, setting)}"
         for name, title in titles.items():
-            texts[f"{setting}. {title}"] = tables.markdown(
+            drawn = tables.markdown(
                 rows, name, setting, remarks=remarks(config), shown=tables.SUMMARY
             )
+            about = tables.note(rows, [name], setting, tables.SUMMARY)
+            texts[f"{setting}. {title}"] = f"{drawn}\n\n{about}"
     title = f"Few-shot heads: variant {config.variant}, seed {config.seed}"
     write_report(workdir, title, text, [], texts, pictures, results)
 

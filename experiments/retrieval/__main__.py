@@ -19,12 +19,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import command
-from experiments.report import finished, heading
+from experiments.report import REPORT, heading, standing
 from experiments.retrieval import designs, samples
 from experiments.retrieval.check import check
 from experiments.retrieval.conditions import learn_to_see, show
 from experiments.retrieval.initialise import initialise
-from experiments.retrieval.measure import Measures, confusion
+from experiments.retrieval.measure import Measures, confusion, units
 from experiments.retrieval.model import model_stage
 from experiments.retrieval.prior import prior
 from experiments.retrieval.report import screen, write
@@ -50,10 +50,10 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     """
     default = f"workdirs/retrieval-{config.variant}-seed{config.seed}"
     path = pathlib.Path(default if workdir is None else workdir)
-    if (done := finished(path, config)) is None:
-        check(config)
-        with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
-            done = compute(config, work)
+    check(config)
+    # A finished run goes through its stages, too: they see whether its data are still the same.
+    with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
+        done = compute(config, work)
     screen(done)
     print(f"{done['seconds']:.0f} s of work; everything lies in {path}: results.md, report.html")
 
@@ -94,17 +94,21 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     networks |= other.weights
 
     # What they are worth, as they are and as starts of training.
-    measures = Measures(stages, config.evaluation, data)
+    of_rows = units(data, known)
+    measures = Measures(stages, config.evaluation, data, of_rows)
     measured = {method: measures.of(method, weights) for method, weights in networks.items()}
-    shown, confused = confusion(stages, design, flow, data, config.evaluation.draws)
-    starts = initialise(stages, config, data, design, flow, aligned)
+    draws = config.evaluation.draws
+    shown, confused = confusion(stages, design, flow, data, draws, of_rows)
+    starts = initialise(stages, config, data, design, flow, aligned, of_rows)
     rows = [row for result in measured.values() for row in result.values["rows"]]
     titles = (*data.names, *config.initialise.unseen)
     results = {
-        **heading("retrieval", config, measured["flown"].fingerprint, stages),
+        **heading("retrieval", config, stages),
         "titles": {name: name.replace("_", " ") for name in titles},
         "rows": [*rows, *confused, *starts["rows"]],
     }
+    if (there := standing(work.path, results, *REPORT)) is not None:
+        return there
     extra = {
         "introduction": introduction(
             config, {n: len(rows) for n, rows in data.last.items()}, data.unknown

@@ -43,12 +43,15 @@ def initialise(
     design: Design,
     flow: StageResult,
     aligned: StageResult,
+    units: dict[str, str],
 ) -> dict[str, Any]:
     """Test accuracy of every start on every data set, seen and unseen, as it is trained on.
 
     Each data set is a stage, all runs of which train as one program, after another one that
     chooses a learning rate for each start on validation images.
 
+    Args:
+      units: of the rows of each set.
     Returns:
       {"rows": tidy rows, "curves": {set: {start: {"epochs", "mean", "std"}}}, "rates": {set:
       {start: learning rate}}, "remarks": {set: [sentences]}}.
@@ -76,7 +79,7 @@ def initialise(
         found["remarks"][name] = values["remarks"]
         for i, start in enumerate(values["starts"]):
             measured, rate = values["accuracy"][:, i], float(values["rates"][i])
-            found["rows"] += start_rows(start, name, part.epochs, measured, rate)
+            found["rows"] += start_rows(start, name, part.epochs, measured, rate, units[name])
             found["curves"][name][start] = start_curve(part.epochs, measured)
             found["rates"][name][start] = rate
     for name in part.unseen:

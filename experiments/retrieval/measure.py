@@ -16,23 +16,44 @@ from experiments.stages import Stages
 from flown_jax.data.pictures import Pictures
 from flown_jax.evaluation.networks import SetMeasures, Yard, measure, rows_of, yard
 from flown_jax.evaluation.novelty import Yardstick
+from flown_jax.evaluation.rows import Sample
 from flown_jax.networks.confusion import came_out
+from flown_jax.training.fingerprints import digest
 from flown_jax.training.stages import StageContext, StageResult
 
 ORIGINALS = "originals"
 _CLASSIFIED = 1000  # images of a set on which it is told whose networks came out
 
 
+def units(data: Data, known: StageResult) -> dict[str, str]:
+    """Set -> fingerprint of what its rows share: the zoo, the test images, the support draws."""
+    return {
+        name: digest(
+            {
+                "zoo": data.zoos[data.unseen.get(name, name)].weights,
+                "images": images.test,
+                "draws": known.fingerprint,
+            }
+        )
+        for name, images in data.images.items()
+    }
+
+
 class Measures:
     """Measures in units of the zoos themselves.
 
+    Args:
+      units: of the rows of each set.
+
     Attributes:
-      yards: finished stage, the units of each set.
+      yards: finished stage, the units of each set's distances.
     """
 
-    def __init__(self, stages: Stages, evaluation: ConfigDict, data: Data) -> None:
+    def __init__(
+        self, stages: Stages, evaluation: ConfigDict, data: Data, units: dict[str, str]
+    ) -> None:
         count = evaluation.matching_images
-        self._stages, self._data = stages, data
+        self._stages, self._data, self._units = stages, data, units
         self._inputs = {
             "joint": data.joint,
             "train": data.weights,
@@ -57,6 +78,7 @@ class Measures:
             "method": method,
             "sets": [name for name in self._data.names if name in networks],
             "networks": networks,
+            "units": self._units,
         }
         return self._stages(f"measures-{method}", inputs, _measure)
 
@@ -98,17 +120,22 @@ def _measure(context: StageContext) -> dict[str, Any]:
             data = dataclasses.replace(data, train=given.networks[name])
             scale = dataclasses.replace(scale, errors=scale.errors[given.last[name]])
         metrics, accuracies[name] = measure(data, scale, given.networks[name], itself=itself)
-        rows += rows_of("retrieval", given.method, name, metrics)
+        rows += rows_of("retrieval", given.method, name, metrics, given.units[name])
     return {"rows": rows, "accuracies": accuracies}
 
 
 def confusion(
-    stages: Stages, design: Design, flow: StageResult, data: Data, draws: int
+    stages: Stages,
+    design: Design,
+    flow: StageResult,
+    data: Data,
+    draws: int,
+    units: dict[str, str],
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
     """Shown set -> set that came out -> share of support draws, and the same as tidy rows.
 
     Args:
-      draws: support draws of each set.
+      draws: support draws of each set, a network each. units: of the rows of each set.
     """
     inputs = {
         **design.drawn_from(flow),
@@ -124,11 +151,12 @@ def confusion(
     for shown in data.names:
         names = found[shown]
         shares[shown] = {name: names.count(name) / len(names) for name in data.names}
-        row = {"method": "flown", "set": shown, "ci95": None, "n": len(names)}
+        sample, n = Sample("networks", units[shown]), len(names)
         for name, share in shares[shown].items():
-            rows.append({**row, "table": "confusion", "metric": f"came_out_{name}", "value": share})
+            metric = f"came_out_{name}"
+            rows.append(sample.row("confusion", "flown", shown, metric, share, None, n))
         right = shares[shown][shown]
-        rows.append({**row, "table": "retrieval", "metric": "right_set", "value": right})
+        rows.append(sample.row("retrieval", "flown", shown, "right_set", right, None, n))
     return shares, rows
 
 

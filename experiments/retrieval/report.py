@@ -13,6 +13,7 @@ from experiments.retrieval.words import PAPER, STARTS, remarks
 from flown_jax.evaluation import tables
 from flown_jax.evaluation import zoo_retrieval_figures as figures
 from flown_jax.evaluation import zoo_retrieval_tables as retrieval_tables
+from flown_jax.evaluation.rows import Sample
 
 _SHOWN = (
     "accuracy",
@@ -83,7 +84,8 @@ def _tables(
     }
     shown = retrieval_tables.without_intervals(rows, _INTERVALS) + _paper_rows(sets)
     for name, title in sets.items():
-        texts[f"Retrieval: {title}"] = tables.markdown(shown, name, "retrieval", words, _SHOWN)
+        drawn = tables.markdown(shown, name, "retrieval", words, _SHOWN)
+        texts[f"Retrieval: {title}"] = f"{drawn}\n\n{tables.note(shown, [name], 'retrieval')}"
     if found["confusion"]:
         texts["Which set's networks came out, % of the support draws"] = retrieval_tables.confusion(
             found["confusion"], titles
@@ -91,7 +93,9 @@ def _tables(
     tuned = retrieval_tables.with_std(rows, found["curves"])
     for name, title in retrieval_tables.sets_of(rows, titles, "initialise").items():
         heading = f"Initialisation: {title}, accuracy % after fine-tuning, mean ± std over runs"
-        texts[heading] = tables.markdown(tuned, name, "initialise", STARTS, first="start")
+        drawn = tables.markdown(tuned, name, "initialise", STARTS, first="start")
+        about = tables.note(tuned, [name], "initialise", what="the standard deviation")
+        texts[heading] = f"{drawn}\n\n{about}"
     return texts
 
 
@@ -132,9 +136,9 @@ def _pictures(
 
 def _paper_rows(sets: Mapping[str, str]) -> list[dict[str, Any]]:
     """The paper's own figures of these sets, as rows."""
+    sample = Sample("networks", "the paper's")
     return [
-        {"table": "retrieval", "method": method, "set": name, "metric": "accuracy_top5"}
-        | {"value": of_set[name], "ci95": None, "n": 5}
+        sample.row("retrieval", method, name, "accuracy_top5", of_set[name], None, 5)
         for method, of_set in PAPER.items()
         for name in sets
         if name in of_set

@@ -18,12 +18,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command
+from experiments.report import standing
 from experiments.train_trajectory.stages import TrajectoryTraining
 from flown_jax.evaluation import zoo_tables
+from flown_jax.evaluation.rows import Sample
 from flown_jax.evaluation.zoo_figures import overview
 from flown_jax.files import write_json, writing
 from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.records import environment, peak_memory_gib
+from flown_jax.training.stages import StageResult
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights import statistics, zoo
 from flown_jax.weights.zoo import Zoo
@@ -59,12 +62,14 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
             "stage_seconds": {part.name: part.seconds for part in stages},
             "peak_memory_gib": round(peak_memory_gib(), 2),
             "smaller_than_published": job.smaller(),
-            "rows": rows(measured.values["base"], found),
+            "rows": rows(measured, found),
             "environment": environment(),
+            "config": plain_values(config),
         }
-        overview(path / "figures" / "zoo.png", found, title=f"trajectory {config.variant}")
-        with writing(path):
-            write_json(path / "results.json", results)
+        if standing(path, results, "figures/zoo.png") is None:
+            overview(path / "figures" / "zoo.png", found, title=f"trajectory {config.variant}")
+            with writing(path):
+                write_json(path / "results.json", results)
     zoo_tables.show(found)
     accuracy = 100 * measured.values["base"]["accuracy"]
     print(f"the base network has a test accuracy of {accuracy:.2f} %")
@@ -73,24 +78,23 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     print(f"{results['seconds']:.0f} s of work; the zoo lies in {folder}")
 
 
-def rows(base: dict[str, float], found: Zoo) -> list[dict[str, Any]]:
+def rows(measured: StageResult, found: Zoo) -> list[dict[str, Any]]:
     """Tidy rows: accuracy and loss of the base network and of the states, and their distances.
 
     The states of a trajectory are no independent draws: there is no interval around their mean.
     """
-    made = []
+    made, sample = [], Sample("networks", measured.fingerprint)
 
     def add(method: str, metric: str, values: Any) -> None:
         values = np.asarray(values, np.float64)
-        common = {"table": "main", "method": method, "set": "test", "ci95": None}
-        numbers = {metric: values.mean(), f"{metric}_std": values.std()}
-        if values.size == 1:
-            del numbers[f"{metric}_std"]
+        numbers = {metric: values.mean()}
+        if values.size > 1:
+            numbers[f"{metric}_std"] = values.std(ddof=1)
         for name, value in numbers.items():
-            made.append({**common, "metric": name, "value": float(value), "n": values.size})
+            made.append(sample.row("main", method, "test", name, float(value), None, values.size))
 
     for metric in ("accuracy", "loss"):
-        add("base network", metric, base[metric])
+        add("base network", metric, measured.values["base"][metric])
     splits = np.asarray(found.table["split"])
     for method, mask in (
         ("all states", splits != ""),

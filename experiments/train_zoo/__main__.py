@@ -10,20 +10,23 @@ whoever learns from the zoo. The same command run again goes on where it was sto
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import command
+from experiments.report import standing
 from experiments.zoo_training import ZooTraining
 from flown_jax.evaluation import zoo_tables
+from flown_jax.evaluation.classification import interval
+from flown_jax.evaluation.rows import Sample
 from flown_jax.evaluation.zoo_figures import overview
 from flown_jax.files import write_json, writing
 from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.parallel import use_all_cores
 from flown_jax.training.records import environment, peak_memory_gib
+from flown_jax.training.stages import StageResult
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights import zoo
 
@@ -54,22 +57,22 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
             "fingerprint": measured.fingerprint,
             "seconds": round(trained.seconds + measured.seconds, 1),
             "peak_memory_gib": round(peak_memory_gib(), 2),
-            "rows": rows(config, trained.values, measured.values),
+            "rows": rows(config, trained, measured),
             "environment": environment(),
+            "config": plain_values(config),
         }
         found = zoo.load(folder)
-        overview(path / "figures" / "zoo.png", found, title=f"zoo {config.variant}")
-        with writing(path):
-            write_json(path / "results.json", results)
+        if standing(path, results, "figures/zoo.png") is None:
+            overview(path / "figures" / "zoo.png", found, title=f"zoo {config.variant}")
+            with writing(path):
+                write_json(path / "results.json", results)
     zoo_tables.show(found)
     print(f"{results['seconds']:.0f} s of work; the zoo lies in {folder}")
 
 
-def rows(
-    config: ConfigDict, trained: Mapping[str, Any], measured: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def rows(config: ConfigDict, trained: StageResult, measured: StageResult) -> list[dict[str, Any]]:
     """Tidy rows: accuracy and loss over the networks, by saved epoch and set of images."""
-    values = {**trained, **measured}
+    values, sample = {**trained.values, **measured.values}, Sample("networks", measured.fingerprint)
     found = []
     for i, epoch in enumerate(sorted(set(config.recipe.save_epochs))):
         for name in ("train", "validation", "test"):
@@ -77,11 +80,11 @@ def rows(
                 column = values.get(f"{name}_{metric}")
                 if column is None or not np.isfinite(column[i]).all():
                     continue
-                mean, std, count = float(column[i].mean()), float(column[i].std()), column.shape[1]
-                common = {"table": "main", "method": f"epoch {epoch}", "set": name, "n": count}
-                half = 1.96 * std / count**0.5
-                found.append({**common, "metric": metric, "value": mean, "ci95": half})
-                found.append({**common, "metric": f"{metric}_std", "value": std, "ci95": None})
+                own, where = column[i].astype(np.float64), ("main", f"epoch {epoch}", name)
+                found.append(sample.row(*where, metric, *interval(own), len(own)))
+                if len(own) > 1:
+                    std = float(own.std(ddof=1))
+                    found.append(sample.row(*where, f"{metric}_std", std, None, len(own)))
     return found
 
 

@@ -54,28 +54,58 @@ def calibration_gaps(log_probs: ArrayLike, labels: ArrayLike, bins: int = 15) ->
     return np.bincount(index, weights=right - confidence, minlength=bins) / confidence.size
 
 
-def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Mean over tasks and the half width of its confidence interval.
+def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float | None]:
+    """Mean of independent numbers and the half width of its confidence interval.
 
-    The t quantile times the standard deviation (ddof 1) over sqrt(N).
+    The t quantile times the standard deviation (ddof 1) over sqrt(N); None for a single number,
+    which says nothing about its spread.
 
     Args:
-      values: (N,) one number a task, N >= 2.
+      values: (N,) one number a task (a network, a run, a seed).
     Raises:
-      ValueError: fewer than two values, or more than one axis.
+      ValueError: no values, or more than one axis.
     """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"interval wants one number a task, (N,), not {values.shape}.")
+    if values.size == 1:
+        return float(values[0]), None
+    error = values.std(ddof=1) / np.sqrt(values.size)
+    return float(values.mean()), float(t_quantile(values.size - 1, confidence) * error)
+
+
+def t_quantile(freedom: float, confidence: float = 0.95) -> float:
+    """The quantile of Student's t of so many degrees of freedom for an interval of two sides."""
     from scipy import stats
 
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or values.size < 2:
-        raise ValueError(f"interval wants one number a task, (N >= 2,), not {values.shape}.")
-    quantile = stats.t.ppf(0.5 + confidence / 2, values.size - 1)
-    return float(values.mean()), float(quantile * values.std(ddof=1) / np.sqrt(values.size))
+    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
+
+
+def difference_interval(
+    values: ArrayLike, others: ArrayLike, confidence: float = 0.95
+) -> tuple[float, float | None]:
+    """Difference of the means of two independent groups and its half width, Welch's.
+
+    Args:
+      values, others: (N,) and (M,); of one number in either there is no half width.
+    Raises:
+      ValueError: as `interval`.
+    """
+    (mean, half), (other, of_other) = interval(values), interval(others)
+    if half is None or of_other is None:
+        return mean - other, None
+    groups = [np.asarray(group, np.float64) for group in (values, others)]
+    counts = np.asarray([len(group) for group in groups])
+    errors = np.asarray([group.var(ddof=1) for group in groups]) / counts
+    if not errors.sum():
+        return mean - other, 0.0
+    freedom = errors.sum() ** 2 / (errors**2 / (counts - 1)).sum()
+    return mean - other, float(t_quantile(freedom, confidence) * np.sqrt(errors.sum()))
 
 
 def paired_interval(
     values: ArrayLike, baseline: ArrayLike, confidence: float = 0.95
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     """Mean and half width of the task-by-task difference `values - baseline`.
 
     Args:

@@ -45,7 +45,7 @@ def accuracy_bars(
     for axis, (name, title) in zip(axes[0], sets.items(), strict=True):
         cells = pivot(rows, name, table)
         methods = list(cells)[::-1]
-        values = np.array([cells[m]["accuracy"] for m in methods]) * 100
+        values = np.array([cells[m]["accuracy"] for m in methods], float) * 100
         colours = [_colour(m) for m in methods]
         axis.barh(methods, values[:, 0], xerr=values[:, 1], color=colours, error_kw={"lw": 1})
         probe = cells["linear_probe"]["accuracy"][0] * 100

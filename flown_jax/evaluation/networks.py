@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.evaluation import novelty
-from flown_jax.evaluation.classification import interval
+from flown_jax.evaluation.classification import difference_interval, interval
+from flown_jax.evaluation.rows import Sample
 from flown_jax.models import many
 from flown_jax.weights.matching import matched_distances
 from flown_jax.weights.spec import WeightSpec
@@ -123,7 +124,8 @@ def measure(
 
     Accuracies: mean of all with its 95 % interval over samples, standard deviation, smallest, mean
     of the best five (the paper's Table 2), of the averaged probabilities of ten, and the difference
-    to the originals' mean. Novelty as `evaluation.novelty.report`, by matched distances.
+    to the originals' mean (Welch's interval: networks of both are drawn). Novelty as
+    `evaluation.novelty.report`, by matched distances.
 
     Args:
       itself: the networks are all training networks in their order, none its own nearest.
@@ -133,15 +135,11 @@ def measure(
     errors = novelty.error_sets(log_probs.argmax(-1), data.labels)
     accuracy = 1 - errors.mean(1)
     averaged = np.exp(log_probs[:MEMBERS]).mean(0).argmax(-1)
-    mean = float(accuracy.mean())
-    half = interval(accuracy, novelty.CONFIDENCE)[1] if count > 1 else None
-    original = float(scale.originals.mean())
-    both = None
-    if half is not None:
-        both = float(np.hypot(half, interval(scale.originals, novelty.CONFIDENCE)[1]))
+    minus, both = difference_interval(accuracy, scale.originals)
     found: dict[str, tuple[float | None, float | None, int]] = {
-        "accuracy": (mean, half, count),
-        "accuracy_minus_originals": (mean - original, both, count),
+        "accuracy": (*interval(accuracy), count),
+        # Those of the zoo are compared with themselves.
+        "accuracy_minus_originals": (minus, None if itself else both, count),
         "accuracy_std": (float(accuracy.std(ddof=1)) if count > 1 else None, None, count),
         "accuracy_min": (float(accuracy.min()), None, count),
         "accuracy_top5": (float(np.sort(accuracy)[-TOP:].mean()), None, min(count, TOP)),
@@ -164,11 +162,16 @@ def measure(
 
 
 def rows_of(
-    table: str, method: str, name: str, metrics: Mapping[str, Mapping[str, Any]]
+    table: str, method: str, name: str, metrics: Mapping[str, Mapping[str, Any]], unit: str
 ) -> list[dict[str, Any]]:
-    """Tidy rows of `measure`'s metrics; what is not defined is left out."""
+    """Tidy rows over networks of `measure`'s metrics; what is not defined is left out.
+
+    Args:
+      unit: fingerprint of the zoo, the images and the draws behind them.
+    """
+    sample = Sample("networks", unit)
     return [
-        {"table": table, "method": method, "set": name, "metric": metric, **values}
+        sample.row(table, method, name, metric, **values)
         for metric, values in metrics.items()
         if values["value"] is not None
     ]

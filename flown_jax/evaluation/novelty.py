@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from flown_jax.errors import UserError
-from flown_jax.evaluation.classification import interval
+from flown_jax.evaluation.classification import interval, t_quantile
 
 CONFIDENCE = 0.95
 
@@ -118,8 +118,6 @@ def pairwise(among: ArrayLike) -> tuple[float, float | None]:
     Raises:
       UserError: not square, or a single sample.
     """
-    from scipy import stats
-
     matrix = np.array(among, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise UserError(f"pairs need a matrix (S, S) of two samples or more, not {matrix.shape}.")
@@ -130,7 +128,7 @@ def pairwise(among: ArrayLike) -> tuple[float, float | None]:
         return mean, None
     left = (total - matrix.sum(0) - matrix.sum(1)) / ((count - 1) * (count - 2))
     error = np.sqrt((count - 1) / count * np.sum((left - left.mean()) ** 2))
-    return mean, float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * error)
+    return mean, float(t_quantile(count - 1, CONFIDENCE) * error)
 
 
 def diversity(among: ArrayLike, unit: Yardstick) -> float:
@@ -222,7 +220,7 @@ def report(
       which would look new: they are left out, and `n` says how many were not.
 
     Intervals are over samples of one generator and one zoo: they do not know that both would be
-    others with another seed.
+    others with another seed. With `itself`, nearest networks are each other's, and there is none.
 
     Args:
       to_train: (S, N) distances. among: (S, S), of the samples among themselves.
@@ -243,7 +241,7 @@ def report(
     number = int(copies(ratios, copy_threshold).sum())
     bound = stats.beta.ppf(CONFIDENCE, number + 1, count - number) if number < count else 1.0
     found = {
-        "nn": _mean(ratios),
+        "nn": _mean(ratios, itself),
         "nn_smallest": Figure(float(ratios.min()), None, count),
         "copies": Figure(number, None, count),
         "copies_at_most": Figure(float(bound), None, count),
@@ -266,16 +264,17 @@ def report(
     counted = errors.sum(1) >= fewest_errors
     # A sample that counts has errors, so that its row holds no NaN.
     highest = (_without_own(shared, -np.inf) if itself else shared)[counted].max(1)
-    found["error_iou_train"] = _mean(highest)
+    found["error_iou_train"] = _mean(highest, itself)
     found["error_iou_among"] = _mean_of_pairs(own[np.ix_(counted, counted)])
     return found
 
 
-def _mean(values: np.ndarray) -> Figure:
+def _mean(values: np.ndarray, dependent: bool) -> Figure:
+    """Networks that are each other's neighbours are no independent numbers: no interval."""
     if not len(values):
         return Figure(None, None, 0)
-    half = interval(values, CONFIDENCE)[1] if len(values) > 1 else None
-    return Figure(float(values.mean()), half, len(values))
+    mean, half = interval(values, CONFIDENCE)
+    return Figure(mean, None if dependent else half, len(values))
 
 
 def _mean_of_pairs(matrix: np.ndarray) -> Figure:

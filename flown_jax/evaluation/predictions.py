@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from flown_jax.evaluation import classification
-from flown_jax.evaluation.classification import interval, paired_interval
+from flown_jax.evaluation.classification import interval, paired_interval, t_quantile
+from flown_jax.evaluation.rows import Sample
+
+_DRAWS = 1000  # of a bootstrap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,19 +39,27 @@ class Prediction:
         """(T,) mean negative log-likelihood of the query images, nats."""
         return classification.nll(self.log_probs, self.labels).mean(0)
 
-    def ece(self, seed: int = 0) -> tuple[float, float]:
+    def ece(self, seed: int = 0) -> tuple[float, float | None]:
         """Expected calibration error over all query images, and a half width over tasks.
 
-        The half width is 1.96 bootstrap standard deviations, tasks drawn with replacement.
+        The error is a sum of absolute values: gaps of bins that are nothing but noise add up. So
+        the half width is the 95 % quantile of how far errors of tasks drawn with replacement lie
+        from the error without such gaps, those below two of their deviations. None for one task.
         """
         tasks = [
             classification.calibration_gaps(self.log_probs[:, t], self.labels)
             for t in range(self.log_probs.shape[1])
         ]
         gaps = np.stack(tasks)  # (T, bins), each a share of its task's predictions
-        draws = np.random.default_rng(seed).integers(0, len(gaps), (200, len(gaps)))
-        spread = np.abs(gaps[draws].mean(1)).sum(-1).std(ddof=1)
-        return float(np.abs(gaps.mean(0)).sum()), float(1.96 * spread)
+        mean, count = gaps.mean(0), len(gaps)
+        error = float(np.abs(mean).sum())
+        if count < 2:
+            return error, None
+        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _DRAWS)
+        noise = (draws @ gaps / count - mean) * (count / (count - 1)) ** 0.5
+        sure = np.where(np.abs(mean) > 2 * noise.std(0), mean, 0.0)
+        apart = np.abs(np.abs(sure + noise).sum(1) - np.abs(sure).sum())
+        return error, float(np.quantile(apart, 0.95) * t_quantile(count - 1) / t_quantile(np.inf))
 
     def tempered(self, temperature: float) -> Prediction:
         """The same with all log-probabilities divided by a temperature, normalised again."""
@@ -67,6 +78,7 @@ def rows_of(
     *,
     references: Mapping[str, str],
     set_name: str,
+    unit: str,
     table: str = "main",
     temperatures: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
@@ -76,16 +88,17 @@ def rows_of(
       predictions: by method.
       references: name -> method that paired differences of accuracy are taken to; to the one
         named `regression` also those of the likelihood.
-      set_name: the set of tasks. table: the table's name.
+      set_name: the set of tasks. unit: fingerprint of the tasks that were drawn.
+      table: the table's name.
       temperatures: by method, fitted elsewhere; adds the rows `nll_tempered` and
         `ece_tempered`.
     Returns:
-      Rows {"table", "method", "set", "metric", "value", "ci95", "n"}: metrics `accuracy` and
+      Rows of `rows.Sample`: metrics `accuracy` and
       `accuracy_minus_NAME` (paired) as shares, `nll` and `nll_minus_regression` (paired) in nats,
       `ece` as a share; ci95 is a half width over the n tasks.
     """
     others = {name: predictions[method].accuracy() for name, method in references.items()}
-    rows = []
+    rows, sample = [], Sample("tasks", unit)
     for name, prediction in predictions.items():
         accuracy = prediction.accuracy()
         figures = {
@@ -105,15 +118,7 @@ def rows_of(
             figures["nll_tempered"] = interval(tempered.nll())
             figures["ece_tempered"] = tempered.ece()
         rows += [
-            {
-                "table": table,
-                "method": name,
-                "set": set_name,
-                "metric": metric,
-                "value": value,
-                "ci95": half,
-                "n": len(accuracy),
-            }
+            sample.row(table, name, set_name, metric, value, half, len(accuracy))
             for metric, (value, half) in figures.items()
         ]
     return rows

@@ -23,13 +23,14 @@ def html_page(
 
     Args:
       title: of the page. introduction: plain text, paragraphs apart by empty lines.
-      tables: heading -> Markdown table, as `tables.markdown` makes it.
+      tables: heading -> Markdown table, as `tables.markdown` makes it, with text below it or not.
       figures: PNG file -> caption; embedded.
     """
     parts = [f"<h1>{html.escape(title)}</h1>"]
     parts += [f"<p>{html.escape(p)}</p>" for p in introduction.split("\n\n")]
     for heading, table in tables.items():
         parts += [f"<h2>{html.escape(heading)}</h2>", _html_table(table)]
+        parts += [f"<p>{html.escape(p)}</p>" for p in table.split("\n\n")[1:]]
     for path, caption in figures.items():
         data = base64.b64encode(path.read_bytes()).decode()
         parts.append(
@@ -43,7 +44,7 @@ def html_page(
 def _html_table(markdown: str) -> str:
     head, _, *body = [
         [cell.strip().strip("`") for cell in line.strip("|").split("|")]
-        for line in markdown.splitlines()
+        for line in markdown.split("\n\n")[0].splitlines()
     ]
     rows = [_row("th", head), *(_row("td", line) for line in body)]
     return f"<table>{''.join(rows)}</table>"

@@ -7,7 +7,6 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Cell = tuple[float, float | None]
-Ends = tuple[float, float]
 
 # Metric: heading, factor, decimals (None: three significant digits).
 _METRICS: dict[str, tuple[str, float, int | None]] = {
@@ -40,8 +39,10 @@ _METRICS: dict[str, tuple[str, float, int | None]] = {
     "error_iou_train": ("error IoU with training", 1.0, 2),
     "right_set": ("right set %", 100.0, 1),
     "learning_rate": ("learning rate", 1.0, None),
+    "loss": ("loss", 1.0, 3),
 }
 _EPOCH = "accuracy_epoch_"  # and a number: after so many epochs of fine-tuning
+_CAME_OUT = "came_out_"  # and a set: the share of draws that gave its networks
 _COUNTS = ("copies", "duplicates")  # of the samples
 
 # What a table of all methods shows; the other differences stand in a table of their own.
@@ -68,13 +69,13 @@ def pivot(rows: Iterable[Row], set_name: str, table: str) -> dict[str, dict[str,
 
 
 def text_cell(
-    metric: str, cell: Cell | None, ends: Ends | None = None, of: int | None = None
+    metric: str, cell: Cell | None, seeds: float | None = None, of: int | None = None
 ) -> str:
     """A figure with its interval, in the unit of its column.
 
     Args:
       cell: value and half width; without a half width the value stands alone.
-      ends: the smallest and the largest of the figures that this one is the mean of.
+      seeds: half width over the seeds of runs, of which the value is the mean.
       of: what a count is a part of.
     """
     if cell is None:
@@ -90,21 +91,24 @@ def text_cell(
     text = number(value) if half is None else f"{number(value)} ± {number(half, '')}"
     if of is not None and metric in _COUNTS:
         text += f" of {of}"
-    return text if ends is None else f"{text} ({number(ends[0])} to {number(ends[1])})"
+    return text if seeds is None else f"{text}, seeds ± {number(seeds, '')}"
 
 
 def columns(cells: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     """The metrics that occur, in the order of a table."""
-    present = {metric for metrics in cells.values() for metric in metrics}
+    present = dict.fromkeys(metric for metrics in cells.values() for metric in metrics)
     epochs = sorted((m for m in present if m.startswith(_EPOCH)), key=_epoch)
-    return epochs + [metric for metric in _METRICS if metric in present]
+    known = epochs + [metric for metric in _METRICS if metric in present]
+    return known + [metric for metric in present if metric not in known]
 
 
 def _form(metric: str) -> tuple[str, float, int | None]:
     """Heading, factor and decimals."""
     if metric.startswith(_EPOCH):
         return f"epoch {_epoch(metric)}", 100.0, 1
-    return _METRICS[metric]
+    if metric.startswith(_CAME_OUT):
+        return f"{metric.removeprefix(_CAME_OUT)} %", 100.0, 1
+    return _METRICS.get(metric, (metric.replace("_", " "), 1.0, None))
 
 
 def _epoch(metric: str) -> int:
@@ -130,30 +134,31 @@ def markdown(
     remarks: Mapping[str, str] | None = None,
     shown: Sequence[str] | None = None,
     first: str = "method",
+    last: str = "remark",
 ) -> str:
     """One set's table in Markdown, a method a line.
 
     Args:
-      rows: as `predictions.rows_of` gives them; `smallest` and `largest` of a row, where
-        it has them, are put behind its interval.
+      rows: as `rows.Sample` makes them; `seeds` of a row, where it has one, is put behind its
+        interval.
       remarks: by method, put into a last column.
       shown: the metrics to show; None for all.
-      first: heading of the methods.
+      first, last: headings of the methods and of the remarks.
     """
     cells = pivot(rows, set_name, table)
     metrics = [m for m in columns(cells) if shown is None or m in shown]
-    ends = {
-        (row["method"], row["metric"]): (row["smallest"], row["largest"])
+    seeds = {
+        (row["method"], row["metric"]): row["seeds"]
         for row in rows
-        if row["set"] == set_name and row["table"] == table and "smallest" in row
+        if row["set"] == set_name and row["table"] == table and "seeds" in row
     }
     counted = _counted(rows, set_name, table)
-    head = [first, *(_form(m)[0] for m in metrics), *(["remark"] if remarks else [])]
+    head = [first, *(_form(m)[0] for m in metrics), *([last] if remarks else [])]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for method, figures in cells.items():
         keys = [(method, m) for m in metrics]
         texts = (
-            text_cell(m, figures.get(m), ends.get(key), counted.get(key))
+            text_cell(m, figures.get(m), seeds.get(key), counted.get(key))
             for m, key in zip(metrics, keys, strict=True)
         )
         line = [f"`{method}`", *texts]
@@ -161,6 +166,34 @@ def markdown(
             line.append(remarks.get(method, ""))
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
+
+
+def note(
+    rows: Iterable[Row],
+    sets: Iterable[str],
+    table: str,
+    shown: Sequence[str] | None = None,
+    what: str = "the half width of the 95 % interval",
+) -> str:
+    """What the ± of a table is and what it is over, in a sentence; "" where there is none.
+
+    Args:
+      sets, shown: the sets and metrics of the table; None for all metrics.
+      what: the ± is.
+    """
+    wanted, counts = set(sets), dict[str, set[int]]()
+    for row in rows:
+        here = row["table"] == table and row["set"] in wanted
+        if here and row["ci95"] is not None and (shown is None or row["metric"] in shown):
+            counts.setdefault(row["over"], set()).add(row["n"])
+    over = " and ".join(f"{numbers(found)} {kind}" for kind, found in counts.items())
+    return f"± is {what} over {over}." if over else ""
+
+
+def numbers(found: Iterable[int]) -> str:
+    """Whole numbers in a few words: the one, or the smallest and the largest."""
+    low, high = min(found), max(found)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def differences(rows: Sequence[Row], set_names: Mapping[str, str], table: str, method: str) -> str:
@@ -207,6 +240,8 @@ def screen(
         counted = _counted(rows, set_name, table)
         metrics = [metric for metric in columns(cells) if shown is None or metric in shown]
         drawn = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        drawn.caption = note(rows, [set_name], table, metrics) or None
+        drawn.caption_justify = "left"
         drawn.add_column(first, no_wrap=True)
         for metric in metrics:
             drawn.add_column(_form(metric)[0], justify="right")

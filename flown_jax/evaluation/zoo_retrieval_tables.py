@@ -9,6 +9,7 @@ import numpy as np
 
 from flown_jax.evaluation import tables
 from flown_jax.evaluation.classification import interval
+from flown_jax.evaluation.rows import Sample
 
 _SUMMARY = ("accuracy", "accuracy_minus_originals", "diversity", "copies")
 
@@ -76,7 +77,7 @@ def with_std(rows: list[dict[str, Any]], curves: Mapping[str, Any]) -> list[dict
     for row in rows:
         if row["table"] == "initialise":
             value = std.get((row["set"], row["method"], row["metric"]))
-            found.append({**row, "ci95": value if row["n"] > 1 else None})
+            found.append({**row, "ci95": value})
     return found
 
 
@@ -94,38 +95,31 @@ def _line(cells: list[str]) -> str:
 
 
 def start_curve(epochs: Sequence[int], accuracies: np.ndarray) -> dict[str, list[Any]]:
-    """{"epochs", "mean", "std"} of accuracies (E, R) of R runs; the std is 0 for one run."""
-    spread = accuracies.std(1, ddof=1) if accuracies.shape[1] > 1 else np.zeros(len(accuracies))
+    """{"epochs", "mean", "std"} of accuracies (E, R) of R runs; the std of one run is None."""
+    runs = accuracies.shape[1]
     return {
         "epochs": [int(epoch) for epoch in epochs],
         "mean": [float(value) for value in accuracies.mean(1)],
-        "std": [float(value) for value in spread],
+        "std": [float(own.std(ddof=1)) if runs > 1 else None for own in accuracies],
     }
 
 
 def start_rows(
-    start: str, name: str, epochs: Sequence[int], accuracies: np.ndarray, rate: float
+    start: str, name: str, epochs: Sequence[int], accuracies: np.ndarray, rate: float, unit: str
 ) -> list[dict[str, Any]]:
     """Tidy rows of one start on one data set: mean and 95 % interval over runs, and its rate.
 
     Args:
       accuracies: (E, R). rate: learning rate that was chosen.
+      unit: fingerprint of the networks, images and draws behind the runs.
     """
-    count = accuracies.shape[1]
-    found = [
-        (f"accuracy_epoch_{epoch}", float(own.mean()), interval(own)[1] if count > 1 else None)
+    found: list[tuple[str, float, float | None]] = [
+        (f"accuracy_epoch_{epoch}", *interval(own))
         for epoch, own in zip(epochs, accuracies, strict=True)
     ]
     found.append(("learning_rate", float(rate), None))
+    sample, runs = Sample("runs", unit), accuracies.shape[1]
     return [
-        {
-            "table": "initialise",
-            "method": start,
-            "set": name,
-            "metric": metric,
-            "value": value,
-            "ci95": ci95,
-            "n": count,
-        }
+        sample.row("initialise", start, name, metric, value, ci95, runs)
         for metric, value, ci95 in found
     ]

@@ -73,6 +73,15 @@ class TaskTable:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
+    @functools.cached_property
+    def drawn(self) -> str:
+        """Hexadecimal SHA-256 of which classes and images were drawn, whatever their features."""
+        digest = hashlib.sha256()
+        for array in jax.tree.leaves(self.episodes):
+            digest.update(f"{array.shape};".encode())
+            digest.update(np.ascontiguousarray(array, "<i8").tobytes())
+        return digest.hexdigest()
+
     def query_of(self, tasks: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
         """`count` random query images a class of some tasks, (t, n, count, F)."""
         pool = np.asarray(self.episodes.query[tasks])

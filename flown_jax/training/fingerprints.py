@@ -86,6 +86,12 @@ def plain_values(value: Any, where: str = "inputs") -> Any:
     raise UserError(f"{where} must be JSON values or stage results, not {value!r:.80}")
 
 
+def digest(value: Any) -> str:
+    """Hexadecimal SHA-256 of the value as JSON holds it, whatever the version of the library."""
+    text = json.dumps(plain_values(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def own_fingerprint(value: Any) -> str | None:
     """The fingerprint that a value has of its own, or None; a field of a mapping is not one."""
     if isinstance(value, type) or _is_mapping(value):
