@@ -76,9 +76,9 @@ def interval(values: ArrayLike, confidence: float = 0.95) -> tuple[float, float 
 
 def t_quantile(freedom: float, confidence: float = 0.95) -> float:
     """The quantile of Student's t of so many degrees of freedom for an interval of two sides."""
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf(0.5 + confidence / 2, freedom))
+    return float(special.stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def difference_interval(

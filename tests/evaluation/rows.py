@@ -25,6 +25,8 @@ def rows(table: str = "main") -> list[dict]:
             "value": value,
             "ci95": half,
             "n": 9,
+            "over": "tasks",
+            "unit": "u",
         }
         for name in SETS
         for (method, metric), (value, half) in FIGURES.items()

@@ -15,6 +15,7 @@ from flown_jax.evaluation import (
     tempered,
     top_k_by,
 )
+from flown_jax.evaluation.classification import difference_interval
 
 
 def test_accuracy_and_nll_per_task():
@@ -48,10 +49,58 @@ def test_interval_is_students():
     np.testing.assert_allclose([mean - half, mean + half], [low, high])
 
 
-def test_interval_covers():
-    rng = np.random.default_rng(0)
-    hits = [abs(m) <= h for m, h in (interval(rng.normal(size=5)) for _ in range(600))]
-    assert abs(np.mean(hits) - 0.95) < 0.03
+def test_one_number_has_no_interval():
+    assert interval([0.3]) == (0.3, None)
+    assert paired_interval([0.5], [0.25]) == (0.25, None)
+    assert difference_interval([0.5], [0.25, 0.25]) == (0.25, None)
+    assert difference_interval([0.5, 0.5], [0.25]) == (0.25, None)
+    assert difference_interval([1.0, 1.0], [0.5, 0.5]) == (0.5, 0.0)
+
+
+def covered(draw, truth, times=1000):
+    """Share of the times that an interval holds the truth, and 3.3 of its deviations."""
+    found = [draw() for _ in range(times)]
+    return np.mean([abs(mean - truth) <= half for mean, half in found]), 3.3 * (
+        0.95 * 0.05 / times
+    ) ** 0.5
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 40])
+def test_interval_covers(count):
+    rng = np.random.default_rng(count)
+    share, tolerance = covered(lambda: interval(0.7 + 0.2 * rng.normal(size=count)), 0.7)
+    assert abs(share - 0.95) < tolerance
+
+
+@pytest.mark.parametrize("count", [3, 50])
+def test_a_paired_interval_covers(count):
+    rng = np.random.default_rng(count)
+
+    def draw():
+        task = rng.normal(size=count)
+        return paired_interval(task + 0.1 + 0.3 * rng.normal(size=count), task)
+
+    share, tolerance = covered(draw, 0.1)
+    assert abs(share - 0.95) < tolerance
+
+
+@pytest.mark.parametrize(
+    ("count", "others", "std"), [(50, 80, 0.3), (10, 80, 3.0), (5, 40, 3.0), (20, 20, 1.0)]
+)
+def test_the_interval_of_a_difference_of_two_groups_covers(count, others, std):
+    rng = np.random.default_rng(count)
+    share, tolerance = covered(
+        lambda: difference_interval(0.1 + std * rng.normal(size=count), rng.normal(size=others)),
+        0.1,
+    )
+    assert abs(share - 0.95) < tolerance
+
+
+def test_the_interval_of_a_difference_is_welchs():
+    values, others = [0.2, 0.5, 0.4, 0.9], [0.1, 0.3, 0.2]
+    mean, half = difference_interval(values, others)
+    low, high = stats.ttest_ind(values, others, equal_var=False).confidence_interval()
+    np.testing.assert_allclose([mean - half, mean + half], [low, high])
 
 
 def test_paired_interval_removes_what_tasks_share():
@@ -91,7 +140,9 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"labels \(3,\) must be"):
         accuracy(np.zeros((2, 4, 5)), np.zeros(3, int))
     with pytest.raises(ValueError, match="one number a task"):
-        interval([0.3])
+        interval([])
+    with pytest.raises(ValueError, match="one number a task"):
+        interval([[0.3, 0.4]])
     with pytest.raises(ValueError, match="compares the same tasks"):
         paired_interval([0.3, 0.4], [0.3])
     with pytest.raises(ValueError, match=r"k in 1\.\.2, not 3"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flown_jax.evaluation import networks as evaluation
+from flown_jax.evaluation.classification import difference_interval
 from flown_jax.evaluation.networks import SetMeasures, log_probabilities, measure, rows_of, yard
 from flown_jax.evaluation.novelty import error_sets
 from flown_jax.weights.symmetries import transform
@@ -76,6 +77,9 @@ def test_copies_are_found_in_any_order_of_their_units(scale):
 
 def test_the_originals_are_no_copies_of_themselves(scale):
     found, accuracy = measure(DATA, scale, DATA.train, itself=True)
+    # Each other's neighbours are not independent, and what is compared with itself is no sample.
+    assert all(found[k]["ci95"] is None for k in ("nn", "error_iou_train"))
+    assert found["accuracy_minus_originals"]["ci95"] is None
     found = values(found)
     np.testing.assert_allclose(accuracy, scale.originals)
     assert found["copies"] == 0 and found["nn_smallest"] > 0.5
@@ -106,9 +110,9 @@ def test_accuracies_are_counted_on_the_test_images(scale):
     counts = {name: metric["n"] for name, metric in found.items()}
     assert counts["accuracy"] == 12
     assert counts["accuracy_top5"] == 5 and counts["accuracy_ensemble"] == 10
-    # The difference is less certain than either mean.
-    both, half = (found[k]["ci95"] for k in ("accuracy_minus_originals", "accuracy"))
-    assert both > half > 0
+    minus = found["accuracy_minus_originals"]
+    both = difference_interval(expected, scale.originals)
+    assert (minus["value"], minus["ci95"]) == pytest.approx(both)
 
 
 def test_shared_errors_are_those_with_the_zoo(scale):
@@ -131,11 +135,11 @@ def test_a_single_network_has_no_spread(scale):
 
 def test_rows_are_tidy_and_leave_out_what_is_undefined(scale):
     found, _ = measure(DATA, scale, NEW[:1])
-    rows = rows_of("retrieval", "flown", "mnist", found)
+    rows = rows_of("retrieval", "flown", "mnist", found, "zoo")
     kept = [name for name, metric in found.items() if metric["value"] is not None]
     assert [row["metric"] for row in rows] == kept and len(kept) < len(found)
     for row in rows:
-        assert list(row) == ["table", "method", "set", "metric", "value", "ci95", "n"]
+        assert (row["over"], row["unit"]) == ("networks", "zoo")
         assert (row["table"], row["method"], row["set"]) == ("retrieval", "flown", "mnist")
         assert row["value"] == found[row["metric"]]["value"]
     # A perfect network has no errors to share.
@@ -146,5 +150,5 @@ def test_rows_are_tidy_and_leave_out_what_is_undefined(scale):
     )
     metrics, accuracy = measure(easy, yard(easy), jnp.asarray(NEW[:1]))
     assert accuracy[0] == 1
-    names = {row["metric"] for row in rows_of("retrieval", "flown", "mnist", metrics)}
+    names = {row["metric"] for row in rows_of("retrieval", "flown", "mnist", metrics, "zoo")}
     assert "accuracy" in names and "error_iou_train" not in names

@@ -170,3 +170,28 @@ ERRORS = np.ones((4, 30), bool)
 def test_mistakes_are_told(call, sentence):
     with pytest.raises(UserError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("count", [8, 40])
+def test_the_interval_of_pairs_covers(count):
+    rng, times = np.random.default_rng(count), 600
+    points = rng.normal(size=(2, 4000, 6))
+    truth = np.linalg.norm(points[0] - points[1], axis=1).mean()
+    hits = []
+    for _ in range(times):
+        made = rng.normal(size=(count, 6))
+        mean, half = novelty.pairwise(np.linalg.norm(made[:, None] - made[None], axis=-1))
+        hits.append(abs(mean - truth) <= half)
+    assert abs(np.mean(hits) - 0.95) < 3.5 * (0.95 * 0.05 / times) ** 0.5
+
+
+def test_the_bound_on_copies_holds():
+    # The largest share that a count does not rule out is above the true one in 95 of 100 cases.
+    rng, share = np.random.default_rng(0), 0.2
+    hits = []
+    for _ in range(400):
+        near = np.where(rng.uniform(size=(30, 1)) < share, 0.1, 1.0)
+        far = 1.0 - np.eye(30)
+        found = novelty.report(near, far, novelty.Yardstick(1.0, 1.0))
+        hits.append(found["copies_at_most"].value >= share)
+    assert np.mean(hits) > 0.95 - 3.3 * (0.95 * 0.05 / 400) ** 0.5

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flown_jax.evaluation import classification, predictions
 from flown_jax.evaluation.predictions import Prediction, rows_of
 from flown_jax.few_shot.evaluation import single
 from tests.few_shot import small
@@ -22,10 +23,10 @@ def test_rows_are_tidy_and_paired_differences_are_paired():
         predictions,
         references={"probe": "linear_probe"},
         set_name="in_distribution",
+        unit="a draw",
         temperatures={"linear_probe": 1.0, "other": 2.0},
     )
-    keys = {"table", "method", "set", "metric", "value", "ci95", "n"}
-    assert all(set(row) == keys and row["n"] == 12 for row in rows)
+    assert all((row["n"], row["over"], row["unit"]) == (12, "tasks", "a draw") for row in rows)
     figures = {(row["method"], row["metric"]): row for row in rows}
     assert {metric for _, metric in figures} == {
         "accuracy",
@@ -46,7 +47,11 @@ def test_rows_are_tidy_and_paired_differences_are_paired():
 def test_the_likelihood_is_compared_with_the_regression_alone():
     predictions = {name: single(HEADS[i], QUERY) for i, name in enumerate(("a", "b", "c"))}
     rows = rows_of(
-        predictions, references={"regression": "b", "caml": "c"}, set_name="far", table="t"
+        predictions,
+        references={"regression": "b", "caml": "c"},
+        set_name="far",
+        unit="u",
+        table="t",
     )
     figures = {(row["method"], row["metric"]): row for row in rows}
     assert {metric for _, metric in figures} == {
@@ -79,3 +84,42 @@ def test_chance_is_one_in_n_and_calibrated():
     uniform = Prediction(np.full((1, 12, 12, small.WAY), -np.log(small.WAY)))
     np.testing.assert_allclose(uniform.accuracy(), 1 / small.WAY)
     assert uniform.ece()[0] == pytest.approx(0, abs=1e-9)
+
+
+def tasks_of(rng, count, gap, query=24):
+    """Predictions of two classes, right in `gap` fewer cases than they are sure of."""
+    sure = rng.uniform(0.5, 1, (count, query))
+    right = rng.uniform(size=sure.shape) < sure - gap(sure)
+    first = np.arange(query) < query // 2  # of the first class
+    of_first = np.where(right == first, sure, 1 - sure)
+    return Prediction(np.log(np.stack([of_first, 1 - of_first], -1))[None])
+
+
+def error_of(prediction):
+    return classification.ece(prediction.log_probs, prediction.labels)
+
+
+@pytest.mark.parametrize(
+    ("gap", "exact"),
+    [
+        (lambda sure: 0 * sure, True),  # nothing but noise, which adds up
+        (lambda sure: np.where(sure > 0.75, 0.1, -0.05), False),
+        (lambda sure: 0.2 + 0 * sure, True),
+    ],
+)
+def test_the_half_width_of_the_calibration_error_covers(gap, exact, monkeypatch):
+    monkeypatch.setattr(predictions, "_DRAWS", 300)
+    rng = np.random.default_rng(0)
+    truth, times = error_of(tasks_of(rng, 20_000, gap)), 200
+    found = [tasks_of(rng, 25, gap).ece() for _ in range(times)]
+    share = np.mean([abs(error - truth) <= half for error, half in found])
+    tolerance = 3.3 * (0.95 * 0.05 / times) ** 0.5
+    assert share > 0.95 - tolerance
+    assert share < 0.95 + tolerance or not exact
+
+
+def test_one_task_has_no_half_width():
+    one = Prediction(single(HEADS[0], QUERY).log_probs[:, :1])
+    assert one.ece()[1] is None
+    rows = rows_of({"a": one}, references={"b": "a"}, set_name="s", unit="u")
+    assert all(row["ci95"] is None and row["n"] == 1 for row in rows)

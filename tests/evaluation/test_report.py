@@ -42,7 +42,7 @@ def test_the_page_carries_tables_and_pictures_with_it(tmp_path):
     page = html_page(
         "Run <1>",
         "First & foremost.\n\nSecond.",
-        {SETS["near"]: markdown(rows(), "near", remarks={"late": "a < b"})},
+        {SETS["near"]: markdown(rows(), "near", remarks={"late": "a < b"}) + "\n\n± over < 9"},
         {tmp_path / "a.png": "caption"},
     )
     found = read(page)
@@ -51,7 +51,11 @@ def test_the_page_carries_tables_and_pictures_with_it(tmp_path):
     ]
     assert "http" not in page and str(tmp_path) not in page
     assert ("h1", "Run <1>") in found.texts and ("h2", "Near & known") in found.texts
-    assert [text for tag, text in found.texts if tag == "p"] == ["First & foremost.", "Second."]
+    assert [text for tag, text in found.texts if tag == "p"] == [
+        "First & foremost.",
+        "Second.",
+        "± over < 9",
+    ]
     heads = [text for tag, text in found.texts if tag == "th"]
     assert heads == ["method", "accuracy %", "minus probe", "NLL", "ECE %", "remark"]
     cells = [text for tag, text in found.texts if tag == "td"]

@@ -25,12 +25,11 @@ def test_shares_are_percentages_and_differences_have_a_sign():
     assert tables.text_cell("ece", (0.125, 0.01)) == "12.5 ± 1.0"
     assert tables.text_cell("nll_minus_regression", (0.02, 0.005)) == "+0.020 ± 0.005"
     assert tables.text_cell("ece", None) == ""
-    assert tables.text_cell("accuracy", (0.489, 0.007), (0.487, 0.491)) == (
-        "48.9 ± 0.7 (48.7 to 49.1)"
-    )
-    assert tables.text_cell("accuracy_minus_probe", (0.0, 0.01), (-0.01, 0.02)) == (
-        "+0.0 ± 1.0 (-1.0 to +2.0)"
-    )
+    assert tables.text_cell("accuracy", (0.489, 0.007), 0.012) == "48.9 ± 0.7, seeds ± 1.2"
+    assert tables.text_cell("accuracy_minus_probe", (0.0, 0.01), 0.02) == "+0.0 ± 1.0, seeds ± 2.0"
+    # A metric without a form of its own is shown all the same.
+    assert tables.text_cell("came_out_mnist", (0.5, None)) == "50.0"
+    assert tables.text_cell("loss_std", (0.0123456, None)) == "0.0123"
 
 
 def test_markdown_has_a_line_a_method_and_a_cell_a_column():
@@ -57,7 +56,14 @@ def test_a_table_shows_the_chosen_metrics_in_its_own_order():
 
 def test_differences_of_a_method_have_a_line_a_rival_and_a_column_a_set():
     def row(name, metric, value, method="late", table="main"):
-        cell = {"set": name, "metric": metric, "value": value, "ci95": 0.01, "n": 9}
+        cell = {
+            "set": name,
+            "metric": metric,
+            "value": value,
+            "ci95": 0.01,
+            "n": 9,
+            "over": "tasks",
+        }
         return {"table": table, "method": method, **cell}
 
     found = [
@@ -78,12 +84,12 @@ def test_differences_of_a_method_have_a_line_a_rival_and_a_column_a_set():
     ]
 
 
-def test_a_mean_over_runs_shows_its_ends_in_its_own_table_only():
+def test_a_mean_over_runs_shows_its_seeds_in_its_own_table_only():
     first, *others = rows()
-    ends = {**first, "smallest": 0.47, "largest": 0.53}
-    mixed = [ends, *others, *rows("other")]
+    mean = {**first, "seeds": 0.03}
+    mixed = [mean, *others, *rows("other")]
     lines = tables.markdown(mixed, "near").splitlines()
-    assert lines[2].startswith("| `linear_probe` | 50.0 ± 2.0 (47.0 to 53.0) | +0.0 ± 0.0 |")
+    assert lines[2].startswith("| `linear_probe` | 50.0 ± 2.0, seeds ± 3.0 | +0.0 ± 0.0 |")
     assert lines[3] == tables.markdown(rows(), "near").splitlines()[3]
     for name, table in (("far", "main"), ("near", "other")):
         assert tables.markdown(mixed, name, table) == tables.markdown(
@@ -91,9 +97,35 @@ def test_a_mean_over_runs_shows_its_ends_in_its_own_table_only():
         )
 
 
+def test_a_note_says_what_the_intervals_are_over():
+    about = "± is the half width of the 95 % interval over 9 tasks."
+    assert tables.note(rows(), ["near"], "main") == about
+    few = {**rows()[0], "over": "networks", "n": 80}
+    more = {**few, "n": 1200, "metric": "nll"}
+    mixed = [*rows(), few, more, {**more, "set": "far", "n": 7}, {**more, "ci95": None, "n": 8}]
+    words = tables.note(mixed, ["near"], "main", what="the standard deviation")
+    assert words == "± is the standard deviation over 9 tasks and 80 to 1,200 networks."
+    assert tables.note(mixed, ["near"], "main", ("ece",)) == about
+    assert tables.note(mixed, ["near"], "other") == tables.note([], ["near"], "main") == ""
+
+
+def test_metrics_without_a_form_come_last():
+    strange = {**rows()[0], "metric": "distance"}
+    lines = tables.markdown([strange, *rows()], "near").splitlines()
+    assert lines[0] == "| method | accuracy % | minus probe | NLL | ECE % | distance |"
+
+
 def test_the_screen_shows_every_set_within_80_columns(capsys):
     tables.screen(rows(), SETS)
     shown = capsys.readouterr().out
-    for text in (*SETS.values(), "linear_probe", "late", "46.1 ± 3.1", "-3.9 ± 1.1", "12.5"):
+    for text in (
+        *SETS.values(),
+        "linear_probe",
+        "late",
+        "46.1 ± 3.1",
+        "-3.9 ± 1.1",
+        "12.5",
+        "over 9 tasks",
+    ):
         assert text in shown
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80

@@ -7,7 +7,7 @@ from flown_jax.evaluation import tables
 
 def row(method, metric, value, ci95=None, n=50, table="retrieval", **more):
     cell = {"table": table, "method": method, "set": "digits", "metric": metric}
-    return {**cell, "value": value, "ci95": ci95, "n": n, **more}
+    return {**cell, "value": value, "ci95": ci95, "n": n, "over": "networks", **more}
 
 
 ROWS = [
@@ -26,7 +26,7 @@ def test_a_figure_without_an_interval_stands_alone():
     assert tables.text_cell("accuracy", (0.71, None)) == "71.0"
     assert tables.text_cell("accuracy_minus_originals", (0.004, None)) == "+0.4"
     assert tables.text_cell("nn", (0.976, 0.012)) == "0.98 ± 0.01"
-    assert tables.text_cell("accuracy", (0.5, None), (0.4, 0.6)) == "50.0 (40.0 to 60.0)"
+    assert tables.text_cell("accuracy", (0.5, None), 0.1) == "50.0, seeds ± 10.0"
     assert tables.text_cell("learning_rate", (0.0003, None)) == "0.0003"
 
 

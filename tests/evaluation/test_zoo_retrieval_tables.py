@@ -14,7 +14,7 @@ def test_rows_and_curve_of_runs():
     assert line["epochs"] == [0, 5]
     np.testing.assert_allclose(line["mean"], [0.2, 0.7])
     np.testing.assert_allclose(line["std"], [0.1, 0.2])
-    first, last, rate = start_rows("flown", "usps", (0, 5), measured, 3e-4)
+    first, last, rate = start_rows("flown", "usps", (0, 5), measured, 3e-4, "u")
     assert (first["metric"], last["metric"]) == ("accuracy_epoch_0", "accuracy_epoch_5")
     assert (last["value"], last["ci95"]) == interval(measured[1])
     assert rate == {
@@ -25,10 +25,12 @@ def test_rows_and_curve_of_runs():
         "value": 3e-4,
         "ci95": None,
         "n": 3,
+        "over": "runs",
+        "unit": "u",
     }
 
 
 def test_one_run_has_no_interval():
     measured = np.asarray([[0.25]])
-    assert start_curve((0,), measured)["std"] == [0.0]
-    assert start_rows("flown", "usps", (0,), measured, 1e-3)[0]["ci95"] is None
+    assert start_curve((0,), measured)["std"] == [None]
+    assert start_rows("flown", "usps", (0,), measured, 1e-3, "u")[0]["ci95"] is None
