@@ -17,10 +17,10 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import flown_jax
+from experiments import interrupts
 from flown_jax.errors import UserError
 
 _EXIT = 2
-_INTERRUPTED = 130  # what a shell reports of a process that an interrupt ended
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=|$)")
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -57,9 +57,10 @@ def one_sentence() -> Iterator[None]:
     given; an error from anywhere else is a fault of ours and keeps its traceback.
     """
     try:
-        yield
-    except KeyboardInterrupt:
-        _stop("stopped; the same command goes on from here.", _INTERRUPTED)
+        with interrupts.unwinding():
+            yield
+    except KeyboardInterrupt:  # of a program that calls a command
+        _stop(interrupts.SENTENCE, interrupts.INTERRUPTED)
     except UserError as error:
         _stop(_one_line(error), _EXIT)
     except ValueError as error:
@@ -235,6 +236,6 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _stop(sentence: str, status: int) -> None:
+def _stop(sentence: str, status: int) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
-    raise SystemExit(status)
+    interrupts.leave(status)
