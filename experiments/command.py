@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import importlib.util
+import os
 import pathlib
 import re
 import sys
@@ -53,8 +54,9 @@ def run(
 def one_sentence() -> Iterator[None]:
     """A context in which a user's mistake or Ctrl-C ends the program with one sentence.
 
-    A mistake is a `UserError`, or a ValueError that the library itself raises about a value it was
-    given; an error from anywhere else is a fault of ours and keeps its traceback.
+    A mistake is a `UserError`, a ValueError that the library itself raises about a value it was
+    given, or what the system says of a file; an error from anywhere else is a fault of ours and
+    keeps its traceback.
     """
     try:
         with interrupts.unwinding():
@@ -67,6 +69,10 @@ def one_sentence() -> Iterator[None]:
         if not _raised_by_library(error):
             raise
         _stop(_one_line(error), _EXIT)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _stop(f"cannot use {error.filename!s:.200}: {error.strerror}.", _EXIT)
 
 
 def _raised_by_library(error: BaseException) -> bool:
@@ -102,7 +108,7 @@ def load_config(text: str) -> ConfigDict:
     """
     name, _, variant = text.partition(":")
     path = pathlib.Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):  # a Path refuses long names otherwise
         raise UserError(f"there is no configuration file {name!r}.")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -110,14 +116,18 @@ def load_config(text: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{name} is no configuration file: it has no function get_config.")
+        config = module.get_config(*([variant] if variant else []))
     except SyntaxError as error:
         raise UserError(f"{name}, line {error.lineno}, is no Python: {error.msg}.") from error
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{name} is no configuration file: it has no function get_config.")
-    try:
-        return module.get_config(*([variant] if variant else []))
     except ValueError as error:
         raise UserError(str(error)) from error
+    except Exception as error:  # whatever a file of the user's may do
+        raise UserError(f"{name} fails: {type(error).__name__}: {error}.") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{name}: get_config must give a ConfigDict, not {type(config).__name__}.")
+    return config
 
 
 def override(config: ConfigDict, arguments: Sequence[str], module: str) -> None:
@@ -126,7 +136,7 @@ def override(config: ConfigDict, arguments: Sequence[str], module: str) -> None:
     Raises:
       UserError: no such field (the nearest is named), a value of another type, any other argument.
     """
-    defaults = dict(_fields(config))
+    defaults = dict(fields_of(config))
     for argument in arguments:
         if (found := _OVERRIDE.match(argument)) is not None:
             _check_field(found.group(1), defaults)
@@ -137,7 +147,7 @@ def override(config: ConfigDict, arguments: Sequence[str], module: str) -> None:
     rest = _parsed(values, [module, *arguments], defaults=defaults)
     if len(rest) > 1:
         raise UserError(f"{module} takes no argument {rest[1]!r}; see --help.")
-    for field, value in _fields(config):
+    for field, value in fields_of(config):
         if isinstance(value, tuple) and defaults[field]:
             _check_entries(field, value, defaults[field])
 
@@ -217,11 +227,11 @@ def _check_entries(field: str, value: tuple, default: tuple) -> None:
         )
 
 
-def _fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def fields_of(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every field below the groups, by its dotted name."""
     for name, value in config.items():
         if isinstance(value, ConfigDict):
-            yield from _fields(value, f"{prefix}{name}.")
+            yield from fields_of(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 

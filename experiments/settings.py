@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from experiments.fields import check_at_most
 from flown_jax.data.datasets import FewShotData
 from flown_jax.data.episodes import Setting
 from flown_jax.errors import UserError
@@ -28,6 +31,29 @@ def settings(texts: Sequence[str]) -> tuple[Setting, ...]:
     if not found or len(set(found)) < len(found):
         raise UserError("tasks.settings must name at least one setting, and none of them twice.")
     return tuple(found)
+
+
+def check_tasks(config: ConfigDict, where: str = "") -> None:
+    """What `tasks` of a config and its CAML can be told apart from their images.
+
+    Args:
+      config: with checked fields. where: the dotted name of the group that they lie in, or "".
+    Raises:
+      UserError: the first thing that does not fit.
+    """
+    part = config[where] if where else config
+    prefix = f"{where}." if where else ""
+    settings(part.tasks.settings)
+    shots, way, named = tuple(part.tasks.shots), part.tasks.way, part.caml.num_classes
+    if list(shots) != sorted(set(shots)):
+        raise UserError(f"{prefix}tasks.shots is {shots}; it must be ascending numbers from 1.")
+    if way > named:
+        raise UserError(
+            f"{prefix}tasks.way is {way}, and CAML has names for {named} classes: set "
+            f"{prefix}caml.num_classes."
+        )
+    for field in ("tasks.train_query", "caml.query"):
+        check_at_most(config, prefix + field, f"{prefix}tasks.query")
 
 
 def check_sizes(images: FewShotData, name: str, tasks: Mapping[str, Any]) -> None:

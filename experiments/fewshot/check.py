@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from ml_collections import ConfigDict
 
-from experiments.settings import settings
-from flown_jax import image_encoders
+from configs.fsl import get_config
+from experiments.command import fields_of
+from experiments.fewshot.designs import schedule
+from experiments.fields import check_at_most, check_fields, fitting
+from experiments.settings import check_tasks, settings
 from flown_jax.encoders.codecs import make_codec, tuples
 from flown_jax.errors import UserError
 from flown_jax.flow.couplings import get_coupling, needs_groups
@@ -25,22 +29,20 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: in one sentence, from the part that does not fit.
     """
+    of_files = "data.data_dir" in dict(fields_of(config))
+    like = get_config("mini_imagenet" if of_files else "default")
+    check_fields(config, like)
+    own = ConfigDict({part: like[part] for part in ("codec", "velocity", "condition", "flow")})
+    for name, design in config.beside.items():
+        check_fields(design, own, f"beside.{name}.")
+    check_tasks(config)
     found, tasks = settings(config.tasks.settings), config.tasks
-    kinds = ("trained", *image_encoders.KINDS)
-    if config.encoder.kind not in kinds:
-        raise UserError(
-            f"encoder.kind is {config.encoder.kind!r}; it must be one of {', '.join(kinds)}."
-        )
-    if config.targets.kind not in ("adamw", "lda"):
-        raise UserError(f"targets.kind is {config.targets.kind!r}; it must be 'adamw' or 'lda'.")
-    shots = tuple(tasks.shots)
-    if not shots or list(shots) != sorted(set(shots)) or shots[0] < 1:
-        raise UserError(f"tasks.shots is {shots}; it must be ascending numbers from 1.")
-    if tasks.way > config.caml.num_classes:
-        raise UserError(
-            f"tasks.way is {tasks.way}, and CAML has names for {config.caml.num_classes} classes: "
-            "set caml.num_classes."
-        )
+    check_at_most(config, "sampling.top", "sampling.samples")
+    check_at_most(config, "ddpm.steps", "ddpm.timesteps")
+    try:
+        schedule(config.ddpm.timesteps)
+    except ValueError as error:
+        raise UserError(f"ddpm.timesteps is {config.ddpm.timesteps}: {error}") from error
     own_way = config.codec.form != "token" or "caml" in config.condition.entries
     if own_way and (other := [s.name for s in found if s.way != tasks.way]):
         raise UserError(
@@ -56,15 +58,12 @@ def check(config: ConfigDict) -> None:
 
 def _check_design(design: ConfigDict, way: int) -> None:
     sizes = tuples(design.codec.sizes.to_dict())
-    codec = make_codec(design.codec.form, (way, _WIDTH + 1), **sizes)
-
-    def latent(heads: jax.Array) -> jax.Array:
-        posterior, _ = codec.init_with_output(jax.random.key(0), heads, method="encode")
-        return posterior.mode()
-
-    heads = jax.ShapeDtypeStruct((1, way, _WIDTH + 1), jnp.float32)
-    shape = jax.eval_shape(latent, heads).shape
-    make_velocity(design.velocity.kind, shape[1:], **tuples(design.velocity.sizes.to_dict()))
+    with fitting(f"codec.sizes, with codec.form {design.codec.form!r},"):
+        codec = make_codec(design.codec.form, (way, _WIDTH + 1), **sizes)
+        shape = _latent_shape(codec, way)
+    sizes = tuples(design.velocity.sizes.to_dict())
+    with fitting(f"velocity.sizes, with velocity.kind {design.velocity.kind!r},"):
+        make_velocity(design.velocity.kind, shape[1:], **sizes)
     get_source(design.flow.source)
     coupling = design.flow.coupling
     # Entropic transport has a strength, which nobody needs to give to be refused.
@@ -75,3 +74,12 @@ def _check_design(design: ConfigDict, way: int) -> None:
             "conditions ties the source to the condition and biases the flow; it must be "
             "'independent'."
         )
+
+
+def _latent_shape(codec: nn.Module, way: int) -> tuple[int, ...]:
+    def latent(heads: jax.Array) -> jax.Array:
+        posterior, _ = codec.init_with_output(jax.random.key(0), heads, method="encode")
+        return posterior.mode()
+
+    heads = jax.ShapeDtypeStruct((1, way, _WIDTH + 1), jnp.float32)
+    return jax.eval_shape(latent, heads).shape

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from experiments import command
 from experiments.report import standing
+from experiments.train_trajectory.check import check
 from experiments.train_trajectory.stages import TrajectoryTraining
 from flown_jax.evaluation import zoo_tables
 from flown_jax.evaluation.rows import Sample
@@ -45,6 +46,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
       workdir: None for workdirs/trajectory-VARIANT.
     """
     path = pathlib.Path(f"workdirs/trajectory-{config.variant}" if workdir is None else workdir)
+    check(config)
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
         job = TrajectoryTraining(config, work)
         base = job.train()

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.train_trajectory.network import PARTS, SPLIT_SEED, build, chosen, examples
+from experiments.train_trajectory.network import SPLIT_SEED, build, chosen, examples
 from experiments.train_trajectory.record import described, smaller, state_rows
 from experiments.train_trajectory.start import start_values
 from flown_jax.data import image_sets, splits
-from flown_jax.errors import UserError
 from flown_jax.evaluation.vectors import measure
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult, stage
@@ -35,7 +34,6 @@ class TrajectoryTraining:
 
     def __init__(self, config: ConfigDict, workdir: Workdir) -> None:
         self.config, self.workdir = config, workdir
-        _check(config)
         self.train_set = image_sets.load(config.data.name, "train", config.data.dir)
         sizes = config.network.sizes.to_dict() | {"num_classes": len(self.train_set.class_names)}
         # What the network of a stage is made of.
@@ -199,17 +197,3 @@ def _evaluation(context: StageContext) -> dict[str, Any]:
 
 def _variables(base: StageResult) -> Any:
     return jax.tree.map(jnp.asarray, base.values)
-
-
-def _check(config: ConfigDict) -> None:
-    network, states = config.network, config.states
-    if network.name == "resnet12":
-        raise UserError("network.name is resnet12, a backbone without a classifier of its own.")
-    if network.part not in PARTS:
-        raise UserError(f"network.part is {network.part!r}; it is one of {', '.join(PARTS)}.")
-    if states.count < 1 or states.every < 0 or config.base.epochs < 0:
-        raise UserError(
-            "states.count is a whole number from 1, states.every and base.epochs from 0."
-        )
-    if not 0 <= states.held_out < 1:
-        raise UserError(f"states.held_out is {states.held_out}; it is a share from 0 below 1.")

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from experiments import command
 from experiments.report import standing
+from experiments.train_zoo.check import check
 from experiments.zoo_training import ZooTraining
 from flown_jax.evaluation import zoo_tables
 from flown_jax.evaluation.classification import interval
@@ -45,6 +46,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
       workdir: None for workdirs/zoo-VARIANT.
     """
     path = pathlib.Path(f"workdirs/zoo-{config.variant}" if workdir is None else workdir)
+    check(config)
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
         job = ZooTraining(config, work)
         trained = job.train()

@@ -8,6 +8,7 @@ from configs.trajectory import get_config as trajectory_config
 from configs.zoo import get_config as zoo_config
 from experiments import zoo_training
 from experiments.train_trajectory import stages as trajectory
+from experiments.train_trajectory.check import check
 from tests.experiments import walk
 
 NAMES = {"variant": "a name for folders and titles", "tensorboard": "what is written beside them"}
@@ -53,6 +54,7 @@ def test_every_field_of_a_trajectory(tmp_path, monkeypatch):
     monkeypatch.setattr(trajectory, "_variables", lambda base: {})
 
     def compute(config):
+        check(config)
         job = trajectory.TrajectoryTraining(config, work)
         base = job.train()
         states = job.save_states(base)
@@ -67,6 +69,8 @@ def test_every_field_of_a_trajectory(tmp_path, monkeypatch):
         },
         "augmentation": {"augmentation": "crop_flip"},
         "base.floor": {"base.floor": 1e-4},
+        "base.momentum": {"base.momentum": 0.5},
+        "states.recipe.momentum": {"states.recipe.momentum": 0.5},
         "states.recipe.floor": {"states.recipe.floor": 1e-4},
         "base.optimizer": {"base.optimizer": "sgd"},
         "states.recipe.optimizer": {"states.recipe.optimizer": "sgd"},

@@ -98,7 +98,7 @@ def test_another_split_of_the_networks_is_another_zoo(finished):
     ("override", "sentence"),
     [
         ("--config.recipe.optimizer=lion", "must be 'adamw', 'adam' or 'sgd'"),
-        ("--config.initialisation=zeros", "initialisation 'zeros' is unknown"),
+        ("--config.initialisation=zeros", "initialisation is 'zeros'; it must be"),
         ("--config.network.sizes.activation=cube", "cube"),
         ("--config.inputs.size=6", "too small for this CNN"),
         ("--config.recipe.save_epochs=(9,)", "save_epochs must lie between 0 and 2"),

@@ -35,7 +35,7 @@ def test_every_variant_fits_together(variant):
             "tasks.settings has '2-way 1-shot'.* a condition without CAML",
         ),
         ("tiny", {"tasks__way": 12}, "tasks.way is 12, and CAML has names for 10 classes"),
-        ("tiny", {"tasks__shots": ()}, r"tasks.shots is \(\); it must be ascending"),
+        ("tiny", {"tasks__shots": ()}, r"tasks.shots is \(\); it must be a tuple"),
         ("tiny", {"tasks__shots": (5, 1)}, r"tasks.shots is \(5, 1\)"),
         ("tiny", {"tasks__shots": (1, 1)}, r"tasks.shots is \(1, 1\)"),
         ("tiny", {"targets__kind": "svm"}, "targets.kind is 'svm'; it must be 'adamw' or 'lda'"),

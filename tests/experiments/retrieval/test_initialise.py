@@ -10,7 +10,7 @@ import pytest
 
 from configs.retrieval import get_config
 from experiments.retrieval import initialise as module
-from experiments.retrieval.check import check_initialise
+from experiments.retrieval.check import check
 from experiments.retrieval.designs import Design
 from experiments.retrieval.initialise import STARTS
 from experiments.retrieval.zoos import Data
@@ -205,9 +205,9 @@ def test_one_rate_is_not_tuned(tmp_path, monkeypatch):
     [
         ({"epochs": ()}, "initialise.epochs is"),
         ({"epochs": (0, 5, 5)}, r"epochs is \(0, 5, 5\); it is whole numbers .* rising"),
-        ({"epochs": (-1, 2)}, "rising order"),
+        ({"epochs": (-1, 2)}, "each a whole number from 0"),
         ({"rates": ()}, "initialise.rates is"),
-        ({"rates": (1.0, 0.0)}, "factors above 0"),
+        ({"rates": (1.0, 0.0)}, "each a finite number above 0"),
         ({"tuned_at": 0}, "tuned_at is 0; it is an epoch from 1 to the last"),
         ({"tuned_at": 2}, "the last of initialise.epochs, 1"),
         ({"runs": 0}, "initialise.runs is 0"),
@@ -221,9 +221,9 @@ def test_one_rate_is_not_tuned(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_is_refused_in_a_sentence(changes, sentence):
     with pytest.raises(UserError, match=sentence):
-        check_initialise(config(**changes))
+        check(config(**changes))
 
 
 def test_all_variants_can_be():
     for variant in ("default", "tiny", "real", "init", "paper"):
-        check_initialise(get_config(variant))
+        check(get_config(variant))
