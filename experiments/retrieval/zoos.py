@@ -173,7 +173,7 @@ def _trained(stages: Stages, config: ConfigDict, name: str) -> Path:
     recipe.recipe.update(epochs=trained.epochs, save_epochs=trained.save_epochs)
     mark = hashlib.sha256(repr(plain_values(recipe)).encode()).hexdigest()[:12]
     root = stages.shared or stages.workdir.path / "zoos"
-    with Workdir(root / f"zoo-{name}-{mark}", plain_values(recipe)) as work:
+    with Workdir(root / f"zoo-{name}-{mark}", plain_values(recipe), wait=True) as work:
         job = ZooTraining(recipe, work)
         networks = stages.count(job.train())
         measured = stages.count(job.evaluate(networks))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ class Workdir:
       path: the folder; made if absent.
       config: the whole configuration, JSON values.
       tensorboard, stream: see `records.Records`.
+      wait: whether to wait for another run that uses the folder, which this one then goes on from.
     Raises:
       UserError: the folder is used by another run, holds foreign files, or cannot be written.
     """
@@ -38,6 +40,7 @@ class Workdir:
         *,
         tensorboard: bool = False,
         stream: TextIO | None = None,
+        wait: bool = False,
     ) -> None:
         self.path = Path(path)
         self._config = config
@@ -48,19 +51,15 @@ class Workdir:
                 self.path.mkdir(parents=True, exist_ok=True)
             except FileNotFoundError as error:
                 raise UserError(f"the folder {self.path} cannot be made") from error
-            ours = (self.path / _LOCK).exists()
-            if not ours and any(self.path.iterdir()):
+            # One look: another run may be making the folder at this moment.
+            if (there := os.listdir(self.path)) and _LOCK not in there:
                 raise UserError(
                     f"{self.path} is not empty and was not made by flown_jax: "
                     "choose a new --workdir"
                 )
-            self._lock: int | None = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self._lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise UserError(f"another run is using {self.path}: wait for it to end") from error
-        try:
+            self._enter(wait, stream)
             with writing(self.path):
                 if not (self.path / "config.json").exists():
                     write_json(self.path / "config.json", config)
@@ -69,6 +68,17 @@ class Workdir:
         except BaseException:
             os.close(self._lock)
             raise
+
+    def _enter(self, wait: bool, stream: TextIO | None) -> None:
+        """Take the lock."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not wait:
+                raise UserError(f"another run is using {self.path}: wait for it to end") from error
+            text = f"another run is using {self.path}; waiting for it"
+            print(text, file=stream or sys.stderr, flush=True)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def __enter__(self) -> Workdir:
         return self
@@ -87,6 +97,6 @@ class Workdir:
     def close(self) -> None:
         """Close the records and let the next run in; closing twice does nothing."""
         self.records.close()
-        if self._lock is not None:
+        if self._lock >= 0:
             os.close(self._lock)
-            self._lock = None
+            self._lock = -1

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -375,3 +376,17 @@ def test_a_second_run_is_refused_until_the_first_ends(tmp_path):
             Workdir(tmp_path / "run", {})
         assert os.listdir(tmp_path) == ["run"]
     Workdir(tmp_path / "run", {}).close()
+
+
+def test_a_run_that_waits_goes_on_when_the_folder_is_free(tmp_path):
+    first, said, opened = Workdir(tmp_path / "run", {}), io.StringIO(), []
+    second = threading.Thread(
+        target=lambda: opened.append(Workdir(tmp_path / "run", {}, stream=said, wait=True))
+    )
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    first.close()
+    second.join(30)
+    opened[0].close()
+    assert said.getvalue() == f"another run is using {tmp_path / 'run'}; waiting for it\n"

@@ -164,7 +164,7 @@ def no_folders(monkeypatch):
     """Zoos are not written anywhere."""
 
     class Folder:
-        def __init__(self, *_):
+        def __init__(self, *_, **__):
             pass
 
         def __enter__(self):

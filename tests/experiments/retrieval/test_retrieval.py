@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+import types
 
 import numpy as np
 import pytest
@@ -261,3 +263,23 @@ def test_the_leader_is_never_chosen_on_test_images(zoo_folder, tmp_path, monkeyp
 def test_networks_need_images_that_they_have_not_seen(zoo_folder, tmp_path):
     with pytest.raises(UserError, match="none are left for choices and support images"):
         read(own(zoo_folder, data__validation_share=0.0), tmp_path)
+
+
+def test_of_two_runs_that_train_one_zoo_the_second_waits(tmp_path, monkeypatch):
+    training = types.SimpleNamespace(
+        train=lambda: None, evaluate=lambda trained: None, write=lambda *_: tmp_path
+    )
+    monkeypatch.setattr(zoos, "ZooTraining", lambda config, work: training)
+    stages = types.SimpleNamespace(shared=tmp_path, count=lambda result: result)
+    zoos._trained(stages, get_config("tiny"), "latin")
+    (folder,) = tmp_path.glob("zoo-latin-*")
+    made = []
+    second = threading.Thread(
+        target=lambda: made.append(zoos._trained(stages, get_config("tiny"), "latin"))
+    )
+    with Workdir(folder, {}):
+        second.start()
+        second.join(0.2)
+        assert second.is_alive()
+    second.join(30)
+    assert made == [tmp_path]
