@@ -46,9 +46,9 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
       config: as `configs/fsl.py` makes it.
       workdir: None for workdirs/fsl-VARIANT-seedSEED.
     """
+    check(config)
     default = f"workdirs/fsl-{config.variant}-seed{config.seed}"
     path = pathlib.Path(default if workdir is None else workdir)
-    check(config)
     # A finished run goes through its stages, too: they see whether its data are still the same.
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
         done = compute(config, work)

@@ -11,6 +11,7 @@ needed, and nothing of the files is run.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in given:
             if name not in allowed:
                 raise UserError(f"{kind} takes no --{name.replace('_', '-')}; see --help")
-        if target.exists():
+        # Not by `exists`, which is silent about names that no file can have.
+        with contextlib.suppress(FileNotFoundError):
+            target.lstat()
             raise UserError(f"there is something at {target} already; give --to another name")
         found = read(source, **given)
         if not found.dataset:

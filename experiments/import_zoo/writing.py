@@ -22,7 +22,8 @@ def write(target: Path, found: Imported) -> None:
     """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        # A part of the name: the whole one may be as long as names can be.
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:40]}.", dir=target.parent))
         try:
             zoo.create(
                 scratch / "zoo",

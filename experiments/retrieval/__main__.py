@@ -48,9 +48,9 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
       config: as `configs/retrieval.py` makes it.
       workdir: None for workdirs/retrieval-VARIANT-seedSEED.
     """
+    check(config)
     default = f"workdirs/retrieval-{config.variant}-seed{config.seed}"
     path = pathlib.Path(default if workdir is None else workdir)
-    check(config)
     # A finished run goes through its stages, too: they see whether its data are still the same.
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
         done = compute(config, work)

@@ -45,8 +45,8 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
       config: as `configs/trajectory.py` makes it.
       workdir: None for workdirs/trajectory-VARIANT.
     """
-    path = pathlib.Path(f"workdirs/trajectory-{config.variant}" if workdir is None else workdir)
     check(config)
+    path = pathlib.Path(f"workdirs/trajectory-{config.variant}" if workdir is None else workdir)
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
         job = TrajectoryTraining(config, work)
         base = job.train()

@@ -45,8 +45,8 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
       config: as `configs/zoo.py` makes it.
       workdir: None for workdirs/zoo-VARIANT.
     """
-    path = pathlib.Path(f"workdirs/zoo-{config.variant}" if workdir is None else workdir)
     check(config)
+    path = pathlib.Path(f"workdirs/zoo-{config.variant}" if workdir is None else workdir)
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
         job = ZooTraining(config, work)
         trained = job.train()
