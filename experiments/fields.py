@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from experiments.command import fields_of
 from flown_jax import image_encoders
+from flown_jax.data import image_sets
 from flown_jax.encoders.codecs import FORMS
 from flown_jax.errors import UserError
 from flown_jax.flow.density import RULES as BANDWIDTHS
@@ -234,6 +235,16 @@ def check_fields(config: ConfigDict, like: ConfigDict, where: str = "") -> None:
     for field, value in fields_of(like):
         if field not in found and not _FREE.fullmatch(field):
             raise UserError(f"the config has no field {where}{field}, such as {_short(value)}.")
+
+
+def check_images(name: str, folder: str) -> None:
+    """Refuse an image set that is not at hand, without reading one that is.
+
+    Raises:
+      UserError: an unknown set, or one that was not prepared.
+    """
+    if not image_sets.at_hand(name, folder):
+        image_sets.load(name, "train", folder)
 
 
 @contextlib.contextmanager

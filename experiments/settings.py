@@ -52,6 +52,17 @@ def check_tasks(config: ConfigDict, where: str = "") -> None:
             f"{prefix}tasks.way is {way}, and CAML has names for {named} classes: set "
             f"{prefix}caml.num_classes."
         )
+    if part.tasks.train < len(shots):
+        raise UserError(
+            f"{prefix}tasks.train is {part.tasks.train}; it must be a task for each of "
+            f"{prefix}tasks.shots, {shots}, at least."
+        )
+    wanted, there = max(*shots, part.targets.shots) + part.tasks.query, part.data.images_per_class
+    if 0 < there < wanted:
+        raise UserError(
+            f"{prefix}data.images_per_class is {there}; training tasks, with {prefix}tasks.shots, "
+            f"{prefix}targets.shots and {prefix}tasks.query, need {wanted} images of each class."
+        )
     for field in ("tasks.train_query", "caml.query"):
         check_at_most(config, prefix + field, f"{prefix}tasks.query")
 

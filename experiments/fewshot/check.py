@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -12,6 +14,7 @@ from experiments.command import fields_of
 from experiments.fewshot.designs import schedule
 from experiments.fields import check_at_most, check_fields, fitting
 from experiments.settings import check_tasks, settings
+from flown_jax.data.datasets import FEW_SHOT, few_shot
 from flown_jax.encoders.codecs import make_codec, tuples
 from flown_jax.errors import UserError
 from flown_jax.flow.couplings import get_coupling, needs_groups
@@ -29,14 +32,22 @@ def check(config: ConfigDict) -> None:
     Raises:
       ValueError: in one sentence, from the part that does not fit.
     """
-    of_files = "data.data_dir" in dict(fields_of(config))
-    like = get_config("mini_imagenet" if of_files else "default")
+    name = dict(fields_of(config)).get("data.name", "glyphs")
+    if name not in FEW_SHOT:
+        few_shot(name)  # refuses it
+    like = get_config("default" if name == "glyphs" else "mini_imagenet")
     check_fields(config, like)
     own = ConfigDict({part: like[part] for part in ("codec", "velocity", "condition", "flow")})
     for name, design in config.beside.items():
         check_fields(design, own, f"beside.{name}.")
     check_tasks(config)
     found, tasks = settings(config.tasks.settings), config.tasks
+    file = config.encoder.weights
+    if config.encoder.kind not in ("trained", "function") and not os.path.isfile(file):
+        raise UserError(
+            f"encoder.weights is {file!r}; an encoder {config.encoder.kind!r} needs a file of "
+            "weights."
+        )
     check_at_most(config, "sampling.top", "sampling.samples")
     check_at_most(config, "ddpm.steps", "ddpm.timesteps")
     try:

@@ -41,6 +41,8 @@ def check(config: ConfigDict) -> None:
     check_at_most(config, "ddpm.steps", "ddpm.timesteps")
     check_at_most(config, "ddpm.beta_start", "ddpm.beta_end")
     check_trained(config)
+    if not image_sets.at_hand(config.prior.dataset, config.data.dir):
+        image_sets.facts(config.prior.dataset)  # refuses a name that is nobody's
     check_initialise(config)
     for changes in ({}, *(part.to_dict() for part in config.beside.values())):
         _check_design(changed(config, changes))

@@ -7,7 +7,7 @@ import os
 from ml_collections import ConfigDict
 
 from configs.trajectory import get_config
-from experiments.fields import check_fields, fitting
+from experiments.fields import check_fields, check_images, fitting
 from experiments.train_trajectory.network import PARTS, build
 from experiments.train_trajectory.start import STARTS
 from flown_jax.errors import UserError
@@ -22,6 +22,7 @@ def check(config: ConfigDict) -> None:
       UserError: a wrong field; the sentence names it.
     """
     check_fields(config, get_config())
+    check_images(config.data.name, config.data.dir)
     network = config.network
     if network.name == "resnet12":
         raise UserError("network.name is resnet12, a backbone without a classifier of its own.")

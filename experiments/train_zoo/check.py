@@ -6,7 +6,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs.zoo import get_config
-from experiments.fields import check_fields, fitting
+from experiments.fields import check_fields, check_images, fitting
 from experiments.zoo_training import plan, preprocessing
 from flown_jax.errors import UserError
 from flown_jax.models import registry
@@ -23,6 +23,7 @@ def check(config: ConfigDict) -> None:
       UserError: a wrong field; the sentence names it.
     """
     check_fields(config, get_config())
+    check_images(config.data.name, config.data.dir)
     inputs, network = preprocessing(config.inputs), config.network
     plan(config)
     with fitting("network.sizes"):
