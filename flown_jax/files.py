@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,11 @@ _SENTENCES = {
     errno.ENOSPC: "cannot write {path}: no space left on the device",
     errno.EDQUOT: "cannot write {path}: the disk quota is used up",
     errno.ENOTDIR: "cannot use {path}: a part of it is not a folder",
+    errno.ENOENT: "cannot use {path}: it, or the folder that it is to lie in, is not there",
+    errno.EEXIST: "cannot use {path} as a folder: it is a file",
+    errno.EISDIR: "cannot use {path} as a file: it is a folder",
+    errno.ENAMETOOLONG: "cannot use {path:.80}...: its name is too long",
+    errno.ELOOP: "cannot use {path}: its symbolic links go round in a circle",
 }
 # tensorstore wraps the system's error into a ValueError; only its text says which one.
 _WRAPPED = {
@@ -44,23 +51,45 @@ def writing(path: Path) -> Iterator[None]:
         if code not in _SENTENCES:
             raise
         target = getattr(error, "filename", None) or path
-        raise UserError(_SENTENCES[code].format(path=target)) from error
+        raise UserError(_SENTENCES[code].format(path=str(target))) from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a kill at any moment leaves the old one or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Unique to this call, so that writers beside each other do not take it from each other, and no
+    # longer than a name may be that the path itself has not.
+    temporary = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, *, reading: bool = False) -> Iterator[None]:
+    """A context in which files of a folder that belong together are written or read together.
+
+    One writer is in at a time and no reader beside it. A file system without locks has none.
+
+    Args:
+      folder: exists. reading: other readers may be in, too.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)  # the lock is the folder's and leaves nothing there
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH if reading else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -73,12 +102,17 @@ def read_json(path: Path, what: str) -> Any:
     """The value of a JSON file.
 
     Raises:
-      UserError: the file is absent or damaged; `what` begins the sentence.
+      UserError: the file is absent or damaged, or holds NaN, which is no JSON; `what` begins the
+        sentence.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{what} is damaged: cannot read {path}") from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def sha256_of(path: Path) -> str:
