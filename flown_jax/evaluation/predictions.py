@@ -21,9 +21,20 @@ class Prediction:
 
     Query images stand class by class. Figures are means over the S predictions, each scored by
     itself.
+
+    Raises:
+      ValueError: of another shape, or with a count of query images that n does not divide.
     """
 
     log_probs: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape = np.shape(self.log_probs)
+        if len(shape) != 4 or 0 in shape or shape[2] % shape[3]:
+            raise ValueError(
+                "predictions are log-probabilities (S, T, Q, n) with Q a multiple of n, not "
+                f"{shape}."
+            )
 
     @property
     def labels(self) -> np.ndarray:

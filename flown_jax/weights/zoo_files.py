@@ -36,7 +36,9 @@ FORMAT = 1
 KIND = "flown_jax zoo"
 MANIFEST, BASE, LOCK = "manifest.json", "base.safetensors", ".lock"
 _SHARD = re.compile(r"weights-(\d{4,})\.safetensors")
-_OURS = re.compile(rf"\.?({_SHARD.pattern}|base\.safetensors|manifest\.json)((\.[\w-]+)?\.tmp)?|\.lock")
+_OURS = re.compile(
+    rf"\.?({_SHARD.pattern}|base\.safetensors|manifest\.json)((\.[\w-]+)?\.tmp)?|\.lock"
+)
 _FIELDS = {
     "format": int,
     "kind": str,

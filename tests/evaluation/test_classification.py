@@ -147,3 +147,82 @@ def test_refusals():
         paired_interval([0.3, 0.4], [0.3])
     with pytest.raises(ValueError, match=r"k in 1\.\.2, not 3"):
         top_k_by([0.1, 0.2], 3)
+
+
+NO_PREDICTIONS = [np.nan, -np.inf, [np.nan, 0.0, -1.0], [np.inf, 0.0, np.inf]]
+
+
+@pytest.mark.parametrize("row", NO_PREDICTIONS)
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_what_is_no_prediction_counts_as_no_class(row, label):
+    scores = np.log(np.full((2, 4, 3), 1 / 3))
+    scores[1, 2] = row
+    labels = np.full(4, label)
+    right = accuracy(scores, labels)
+    assert np.isfinite(right[0]) and np.isnan(right[1])
+    if not np.isposinf(row).any():
+        assert np.isnan(ece(scores, labels))
+        assert not np.isfinite(nll(scores, labels)[1]) or label > 0
+    with pytest.raises(ValueError, match="finite likelihoods"):
+        fit_temperature(scores, labels)
+
+
+def test_what_no_head_gives_is_impossible():
+    heads = np.log([[[1e-9, 1.0]], [[1e-9, 1.0]]])
+    heads[..., 0] = -np.inf
+    with np.errstate(all="raise"):
+        mean = ensemble_log_probs(heads)
+    np.testing.assert_array_equal(mean, [[-np.inf, 0.0]])
+    assert accuracy(mean, [1]) == 1 and np.isinf(nll(mean, [0])) and ece(mean, [1]) == 0
+    heads[1] = np.nan
+    assert np.isnan(ensemble_log_probs(heads)).all()
+    with pytest.raises(ValueError, match="no heads to average"):
+        ensemble_log_probs(np.zeros((0, 4, 3)))
+
+
+def test_a_confidence_on_an_edge_is_in_the_bin_below_however_it_is_rounded():
+    scores = np.log(np.full((100, 5), 0.2))  # the edge of the third bin of fifteen
+    scores += np.random.default_rng(0).normal(scale=1e-8, size=(100, 1))
+    labels = np.r_[np.zeros(20, int), np.ones(80, int)]
+    assert ece(scores, labels) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ([0, 1, 2, -1], r"must lie in 0\.\.2, and these reach from -1 to 2"),
+        ([0, 1, 2, 3], r"must lie in 0\.\.2"),
+        ([0.0, 1.0, 2.0, 0.0], "must be integers, not float64"),
+        ([True, False, True, True], "must be integers, not bool"),
+    ],
+)
+@pytest.mark.parametrize("measure", [accuracy, nll, ece, fit_temperature])
+def test_labels_that_are_no_classes_are_refused(measure, labels, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        measure(np.log(np.full((4, 3), 1 / 3)), labels)
+
+
+@pytest.mark.parametrize("measure", [accuracy, nll, ece, fit_temperature])
+def test_no_queries_have_no_figure(measure):
+    with pytest.raises(ValueError, match="no queries"):
+        measure(np.zeros((2, 0, 3)), np.zeros(0, int))
+
+
+def test_numbers_outside_of_their_range_are_refused():
+    scores, labels = np.log(np.full((4, 3), 1 / 3)), np.zeros(4, int)
+    for measure in (nll, ece):
+        with pytest.raises(ValueError, match="at most 0, and these reach 2: normalise"):
+            measure(np.eye(3)[[0, 1, 2, 0]] * 2.0, labels)
+    for bins in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match="bins must be a whole number"):
+            ece(scores, labels, bins)
+    for temperature in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="finite number above 0"):
+            tempered(scores, temperature)
+    for confidence in (0, 1, 95, np.nan):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            interval([0.1, 0.2], confidence)
+    for k in (0, True, 1.0):
+        with pytest.raises(ValueError, match=r"k in 1\.\.3"):
+            top_k_by([0.1, 0.2, 0.3], k)
+    np.testing.assert_array_equal(top_k_by([np.nan, 0.2, 0.3], 2), [2, 1])

@@ -123,3 +123,18 @@ def test_one_task_has_no_half_width():
     assert one.ece()[1] is None
     rows = rows_of({"a": one}, references={"b": "a"}, set_name="s", unit="u")
     assert all(row["ci95"] is None and row["n"] == 1 for row in rows)
+
+
+@pytest.mark.parametrize("shape", [(12, 6, 3), (1, 12, 7, 3), (0, 12, 6, 3), (1, 12, 0, 3)])
+def test_predictions_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="with Q a multiple of n, not"):
+        Prediction(np.zeros(shape))
+
+
+def test_a_method_without_predictions_has_no_figure():
+    """And does not score as the first class."""
+    broken = np.log(np.full((1, 4, 6, 3), 1 / 3))
+    broken[0, 2] = np.nan
+    rows = rows_of({"broken": Prediction(broken)}, references={}, set_name="all", unit="u")
+    assert [row["metric"] for row in rows] == ["accuracy", "nll", "ece"]
+    assert all(np.isnan(row["value"]) for row in rows)
