@@ -26,6 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flown_jax.flow.checks import number, whole
+
 Array = jax.Array
 Coupling = Callable[..., Array]
 
@@ -65,7 +67,12 @@ def entropic_ot(
 
     For SB-CFM reg = 2 sigma^2. Each x1 appears once; each x0 once on average. At most 1000
     Sinkhorn iterations: a reg far below the costs leaves the plan short of converged.
+
+    Raises:
+      ValueError: as `exact_ot`, or a reg that is not above 0.
     """
+    number(reg, "reg", above=0)
+    _check_batches(x0, x1)
     u = jax.random.uniform(key, (x1.shape[0],))
     return _on_host(partial(_draw_columns, reg=reg), x0, x1, groups, u)
 
@@ -79,7 +86,7 @@ def get_coupling(name: str, *, reg: float | None = None) -> Coupling:
     """The coupling of that name: independent, exact_ot or entropic_ot (which needs `reg`).
 
     Raises:
-      ValueError: the name is unknown, or reg is missing or superfluous.
+      ValueError: the name is unknown, or reg is missing, superfluous or not above 0.
     """
     couplings: dict[str, Coupling] = {
         "independent": independent,
@@ -91,6 +98,7 @@ def get_coupling(name: str, *, reg: float | None = None) -> Coupling:
     if (name == "entropic_ot") != (reg is not None):
         raise ValueError(f"reg belongs to entropic_ot and only to it, got {reg} for {name!r}.")
     if reg is not None:
+        number(reg, "reg", above=0)
         return partial(entropic_ot, reg=reg)
     return couplings[name]
 
@@ -135,24 +143,27 @@ def ot_plan(
         (sinkhorn) or on the scalings' relative change (unbalanced). An unbalanced plan whose
         `reg` is small against the costs is reached over larger ones, with as many iterations each.
     Raises:
-      ValueError: an unknown method, a missing strength, costs that are not finite (exact), or
-        strengths so small that hardly any mass moves (unbalanced).
+      ValueError: an unknown method, a missing strength, costs that are not finite, or strengths so
+        small that hardly any mass moves (unbalanced).
     """
     cost = np.asarray(cost, np.float64)
-    if cost.ndim != 2:
-        raise ValueError(f"cost must be (B0, B1), got {cost.shape}.")
+    if cost.ndim != 2 or not cost.size:
+        raise ValueError(f"cost must be (B0, B1), neither of them 0, got {cost.shape}.")
+    if not np.isfinite(cost).all():
+        raise ValueError("the transport problem needs finite costs.")
+    whole(iterations, "iterations")
     if method == "exact":
         return _whole_plan(cost.copy()) / math.lcm(*cost.shape)
     if method not in ("sinkhorn", "unbalanced"):
         raise ValueError(f"method {method!r} is unknown, expected exact, sinkhorn or unbalanced.")
-    if reg is None or not reg > 0:
-        raise ValueError(f"method {method!r} needs reg > 0, got {reg}.")
+    number(reg, f"reg of the method {method!r}", above=0)
+    assert reg is not None
     if method == "sinkhorn":
         from_pot = _pot().bregman.sinkhorn_log
         a, b = _uniform(cost)
         return from_pot(a, b, cost, reg, numItermax=iterations, stopThr=tolerance, warn=False)
-    if reg_m is None or not reg_m > 0:
-        raise ValueError(f"method 'unbalanced' needs reg_m > 0, got {reg_m}.")
+    number(reg_m, "reg_m of the method 'unbalanced'", above=0)
+    assert reg_m is not None
     return _unbalanced(cost, reg, reg_m, iterations, tolerance)
 
 
@@ -164,14 +175,17 @@ def ot_pair(plan: np.ndarray, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndar
     Args:
       plan: (B0, B1), any positive mass. uniforms: (S,).
     Raises:
-      ValueError: the plan holds no mass or is not finite.
+      ValueError: the plan holds no mass, negative mass or is not finite, or a number lies outside
+        of [0, 1).
     """
-    plan = np.asarray(plan, np.float64)
+    plan, uniforms = np.asarray(plan, np.float64), np.asarray(uniforms, np.float64)
     total = plan.sum()
-    if not (np.isfinite(total) and total > 0):
+    if not (np.isfinite(total) and total > 0 and (plan >= 0).all()):
         raise ValueError("the plan has no finite positive mass: raise reg, or use the exact plan.")
+    if not ((uniforms >= 0) & (uniforms < 1)).all():
+        raise ValueError("pairs are drawn by numbers in [0, 1).")
     cumulative = np.cumsum(plan.ravel()) / total
-    k = np.searchsorted(cumulative, np.asarray(uniforms, np.float64), side="right")
+    k = np.searchsorted(cumulative, uniforms, side="right")
     k = np.minimum(k, plan.size - 1)
     return k // plan.shape[1], k % plan.shape[1]
 
@@ -195,6 +209,9 @@ def _on_host(function: Callable[..., np.ndarray], x0, x1, groups, *more) -> Arra
         groups = jnp.zeros((size,), jnp.int32)
     elif groups.shape[:1] != (size,):
         raise ValueError(f"groups must have a leading axis of {size}, got {groups.shape}.")
+    # Inside a compiled function only the callback knows the values, and JAX wraps what it raises.
+    if not any(isinstance(x, jax.core.Tracer) for x in (x0, x1)):
+        _check_finite(x0, x1)
     _pot()  # not first inside the callback: importing is no work for the runtime's threads
     arguments = [jax.lax.stop_gradient(jnp.asarray(a)) for a in (x0, x1, groups, *more)]
     result = jax.ShapeDtypeStruct((size,), jnp.int32)
@@ -203,8 +220,7 @@ def _on_host(function: Callable[..., np.ndarray], x0, x1, groups, *more) -> Arra
 
 def _assign(x0, x1, groups) -> np.ndarray:
     a, b = (np.asarray(x, np.float64).reshape(len(x), -1) for x in (x0, x1))
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("x0 and x1 must be finite to be paired by optimal transport.")
+    _check_finite(a, b)
     indices = np.empty(len(b), np.int32)
     for rows in _group_rows(groups):
         indices[rows] = rows[_partners(a[rows], b[rows])]
@@ -230,6 +246,7 @@ def _partners(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _draw_columns(x0, x1, groups, u, *, reg: float) -> np.ndarray:
+    _check_finite(x0, x1)
     indices = np.empty(len(x1), np.int32)
     for rows in _group_rows(groups):
         plan = ot_plan(ot_cost(np.asarray(x0)[rows], np.asarray(x1)[rows]), "sinkhorn", reg=reg)
@@ -338,6 +355,11 @@ def _pot() -> Any:
     return ot
 
 
+def _check_finite(x0: Any, x1: Any) -> None:
+    if not (np.isfinite(x0).all() and np.isfinite(x1).all()):
+        raise ValueError("x0 and x1 must be finite to be paired by optimal transport.")
+
+
 def _check_batches(x0: Array, x1: Array) -> None:
-    if x0.shape != x1.shape:
+    if x0.shape != x1.shape or not x0.ndim:
         raise ValueError(f"x0 and x1 must have one shape (B, ...), got {x0.shape} and {x1.shape}.")

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from flown_jax.errors import UserError
+from flown_jax.flow.checks import number
 
 Array = jax.Array
 RULES = ("silverman", "scott")
@@ -55,13 +56,14 @@ def sample(keys: Array, latents: Array, bandwidth: Array | float | str = "silver
     Returns:
       (...) for one key, (S, ...) for S.
     Raises:
-      UserError: no latents, an unknown rule, a negative number.
+      UserError: no latents, an unknown rule.
+      ValueError: a bandwidth that is negative or not finite.
     """
     latents = _checked(latents)
     if isinstance(bandwidth, str):
         bandwidth = rule_bandwidth(latents, bandwidth)
-    elif isinstance(bandwidth, int | float) and not bandwidth >= 0:
-        raise UserError(f"the bandwidth is {bandwidth}; it must be 0 or more.")
+    else:
+        number(bandwidth, "the bandwidth", least=0)
     std = jnp.broadcast_to(jnp.asarray(bandwidth, latents.dtype), latents.shape[1:])
 
     def draw(key: Array) -> Array:

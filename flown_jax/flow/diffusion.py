@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flown_jax.flow.checks import floats, number, whole
 from flown_jax.flow.sampling import Solution
 
 Array = jax.Array
@@ -35,6 +36,8 @@ class Schedule:
                 f"betas and timesteps must both be (T,), got {self.betas.shape} and "
                 f"{self.timesteps.shape}."
             )
+        if not len(self.betas):
+            raise ValueError("a schedule needs at least one beta.")
         # A beta of 1 leaves nothing of x_0, which no predicted noise then gives back.
         if not (np.all(self.betas > 0) and np.all(self.betas < 1)):
             raise ValueError("betas must lie in (0, 1).")
@@ -88,6 +91,7 @@ class Prediction(NamedTuple):
 
 def linear_schedule(timesteps: int, beta_start: float, beta_end: float) -> Schedule:
     """`timesteps` betas, evenly spaced."""
+    timesteps = whole(timesteps, "timesteps")
     return _schedule(np.linspace(beta_start, beta_end, timesteps, dtype=np.float64))
 
 
@@ -97,16 +101,15 @@ def iddpm_linear_schedule(timesteps: int) -> Schedule:
     Raises:
       ValueError: fewer timesteps; the last beta of 20 is already 1.
     """
-    if timesteps < 21:
-        raise ValueError(
-            f"the scaled linear schedule needs at least 21 timesteps, got {timesteps}."
-        )
-    scale = 1000 / timesteps
+    scale = 1000 / whole(timesteps, "timesteps of the scaled linear schedule", 21)
     return linear_schedule(timesteps, scale * 1e-4, scale * 2e-2)
 
 
 def ldm_schedule(timesteps: int, linear_start: float, linear_end: float) -> Schedule:
     """Betas whose square roots are evenly spaced (latent diffusion's "linear")."""
+    for value, name in ((linear_start, "linear_start"), (linear_end, "linear_end")):
+        number(value, name, above=0)
+    timesteps = whole(timesteps, "timesteps")
     roots = np.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=np.float64)
     return _schedule(roots**2)
 
@@ -135,8 +138,8 @@ def space_timesteps(timesteps: int, steps: int | str | Sequence[int]) -> np.ndar
             ) from None
         return _stride(timesteps, steps, counts) if name != steps else _sections(timesteps, counts)
     if isinstance(steps, Sequence | np.ndarray):
-        return _sections(timesteps, [int(count) for count in steps])
-    if not 1 <= steps <= timesteps:
+        return _sections(timesteps, [whole(count, "a section's steps") for count in steps])
+    if whole(steps, "steps") > timesteps:
         raise ValueError(f"steps must lie between 1 and {timesteps}, got {steps!r}.")
     return np.round(np.linspace(0, timesteps - 1, steps)).astype(int)
 
@@ -173,6 +176,11 @@ def respace(schedule: Schedule, keep: Sequence[int] | np.ndarray) -> Schedule:
     keep = np.asarray(keep)
     if keep.ndim != 1 or not len(keep) or np.any(np.diff(keep) <= 0):
         raise ValueError("the kept timesteps must be at least one and strictly increasing.")
+    if keep.dtype.kind not in "iu" or keep[0] < 0 or keep[-1] >= len(schedule):
+        raise ValueError(
+            f"the kept timesteps must be whole numbers from 0 to {len(schedule) - 1}, got "
+            f"{keep[0]} to {keep[-1]}."
+        )
     kept = schedule.alphas_cumprod[keep]
     return Schedule(1 - kept / np.append(1.0, kept[:-1]), schedule.timesteps[keep])
 
@@ -202,7 +210,10 @@ def ddpm_loss(
       key: split into times and noise. x0: data, (B, ...). condition: leading axis B, or None.
     Returns:
       The loss, and x_t, eps, eps_hat (B, ...), t (B,).
+    Raises:
+      ValueError: no data, or such that are no floats; eps_hat of another shape.
     """
+    floats(x0, "x0")
     key_time, key_noise = jax.random.split(key)
     t = jax.random.randint(key_time, (x0.shape[0],), 0, len(schedule))
     eps = jax.random.normal(key_noise, x0.shape, x0.dtype)
@@ -258,9 +269,12 @@ def ancestral_step(
     clip_x0: bool = False,
     clip_sample: bool = False,
 ) -> Array:
-    """x_{t-1} drawn with the given noise, none at t = 0; `clip_sample` clips it too (p-diff)."""
+    """x_{t-1} drawn with the given noise, none at t = 0; `clip_sample` clips it too (p-diff).
+
+    Of the type of x_t.
+    """
     p = p_mean_variance(schedule, eps_hat, x_t, t, variance=variance, clip_x0=clip_x0)
-    std = jnp.where(t > 0, jnp.exp(0.5 * p.log_variance), 0.0)
+    std = jnp.where(t > 0, jnp.exp(0.5 * p.log_variance), 0.0).astype(x_t.dtype)
     x = p.mean + _like(std, x_t) * noise
     return jnp.clip(x, -1, 1) if clip_sample else x
 
@@ -276,6 +290,7 @@ def ddim_step(
     clip_x0: bool = False,
 ) -> Array:
     """x_{t-1} of DDIM, deterministic for eta = 0, without noise at t = 0."""
+    number(eta, "eta", least=0)
     abar, previous = schedule.alphas_cumprod, schedule.alphas_cumprod_prev
     sigma = eta * np.sqrt((1 - previous) / (1 - abar)) * np.sqrt(1 - abar / previous)
     x0 = predict_x0(schedule, eps_hat, x_t, t, clip_x0)
@@ -301,10 +316,11 @@ def ldm_ddim_steps(schedule: Schedule, steps: int, eta: float) -> LDMSteps:
     """Times range(0, T, T // steps) + 1 (perhaps a few more than `steps`) and their coefficients.
 
     Raises:
-      ValueError: steps is outside [1, T], or the last time would be T.
+      ValueError: steps is outside [1, T], the last time would be T, or eta is negative.
     """
+    number(eta, "eta", least=0)
     total = len(schedule)
-    if not 1 <= steps <= total:
+    if whole(steps, "steps") > total:
         raise ValueError(f"steps must lie between 1 and {total}, got {steps}.")
     times = np.arange(0, total, total // steps) + 1
     if times[-1] >= total:
@@ -335,7 +351,8 @@ def sample_ddpm(
     Args:
       model: `model(x_t, t, condition) -> eps`, t integer (B,), always the full schedule's index.
       key: split into one key a step; not used by DDIM with eta = 0.
-      x_T: noise, (B, ...), already multiplied by a temperature if one is wanted there.
+      x_T: noise, (B, ...), already multiplied by a temperature if one is wanted there; half
+        precision is sampled in float32.
       condition: pytree with leading axis B, or None.
       steps: None for all, or as in `space_timesteps`.
       method: "ancestral" or "ddim".
@@ -345,15 +362,21 @@ def sample_ddpm(
     Returns:
       A `Solution` with the data in x1 and one model call a step in nfe.
     Raises:
-      ValueError: an unknown method or variance, impossible steps, or a temperature of another
-        shape.
+      ValueError: an unknown method or variance, impossible steps, an eta or a temperature that is
+        negative or not finite, or a temperature of another shape.
     """
     if method not in ("ancestral", "ddim"):
         raise ValueError(f"method must be ancestral or ddim, got {method!r}.")
+    number(temperature, "temperature", least=0)
+    number(eta, "eta", least=0)
+    x_T = jnp.asarray(x_T)
+    if not jnp.issubdtype(x_T.dtype, jnp.floating) or x_T.ndim == 0:
+        raise ValueError(f"x_T must be a float array (B, ...), got {x_T.dtype} {x_T.shape}.")
     if jnp.shape(temperature) not in ((), x_T.shape[:1]):
         raise ValueError(
             f"temperature must be a number or {x_T.shape[:1]}, got {jnp.shape(temperature)}."
         )
+    x_T = x_T.astype(jnp.promote_types(x_T.dtype, jnp.float32))
     if steps is not None:
         schedule = respace(schedule, space_timesteps(len(schedule), steps))
     count = len(schedule)
@@ -393,8 +416,13 @@ def _model_time(schedule: Schedule, t: Array) -> Array:
 
 
 def _at(values: np.ndarray, t: Array, like: Array | None = None) -> Array:
-    """values[t], (B,), with ones appended to broadcast against `like`."""
+    """values[t], (B,), with ones appended to broadcast against `like`.
+
+    An index outside of the values would give another one's without a word.
+    """
     dtype = jnp.float32 if like is None else like.dtype
+    if not isinstance(t, jax.core.Tracer) and np.any((np.asarray(t) < 0) | (t >= len(values))):
+        raise ValueError(f"times must lie in 0..{len(values) - 1}, got {np.asarray(t).tolist()}.")
     gathered = jnp.asarray(values, dtype)[t]
     return gathered if like is None else _like(gathered, like)
 

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flown_jax.flow.checks import number
+
 Array = jax.Array
 Velocity = Callable[[Array, Array, Any], Array]
 
@@ -27,7 +29,10 @@ def guided_velocity(velocity: Velocity, guidance_scale: float, null_condition: A
       guidance_scale: w, a number or scalar array.
       null_condition: as the condition, but leading axis 1: the one condition that stood for "none"
         in training.
+    Raises:
+      ValueError: a scale that is not finite, a null condition with another leading axis.
     """
+    number(guidance_scale, "guidance_scale")
     for leaf in jax.tree.leaves(null_condition):
         if jnp.shape(leaf)[:1] != (1,):
             raise ValueError(f"null_condition needs leading axis 1, got {jnp.shape(leaf)}.")
@@ -54,6 +59,8 @@ def drop_condition(key: Array, condition: Any, null_condition: Any, rate: float)
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"rate must lie in [0, 1], got {rate}.")
+    if not jax.tree.leaves(condition):
+        return condition
     size = jax.tree.leaves(condition)[0].shape[0]
     dropped = jax.random.bernoulli(key, rate, (size,))
 

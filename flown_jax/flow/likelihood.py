@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flown_jax.flow.checks import floats
 from flown_jax.flow.sampling import sample, time_grid
 
 Array = jax.Array
@@ -30,7 +31,8 @@ class LogLikelihood(NamedTuple):
 class PathStatistics(NamedTuple):
     """Per sample (B,): straightness int |x1 - x0 - v|^2 dt, energy int |v|^2 dt, length / chord.
 
-    Straightness is 0 where one Euler step is exact; the ratio of length to chord is then 1.
+    Straightness is 0 where one Euler step is exact; the ratio of length to chord is then 1, as it
+    is of a sample that does not move.
     """
 
     straightness: Array
@@ -59,8 +61,9 @@ def log_likelihood(
         (`rademacher`): Hutchinson's unbiased estimate.
       solver_options: `solver`, `steps`, `rtol`, `atol`, `dt0`, `max_steps`, `backend`.
     Raises:
-      ValueError: the probe has another shape than x1; see also `sample`.
+      ValueError: no data; the probe has another shape than x1; see also `sample`.
     """
+    floats(x1, "x1")
     if probe is not None and probe.shape != x1.shape:
         raise ValueError(f"the probe must have x1's shape {x1.shape}, got {probe.shape}.")
     size = x1.shape[0]
@@ -113,7 +116,8 @@ def path_statistics(
     weights = jnp.asarray(np.convolve(np.diff(grid), [0.5, 0.5]).astype(np.float32))[:, None]
     length = (weights * jnp.sqrt(speed2)).sum(0)
     chord_length = jnp.linalg.norm(chord, axis=-1)
-    return PathStatistics((weights * bend).sum(0), (weights * speed2).sum(0), length / chord_length)
+    ratio = jnp.where(length > 0, length / chord_length, 1.0)
+    return PathStatistics((weights * bend).sum(0), (weights * speed2).sum(0), ratio)
 
 
 def _divergence(

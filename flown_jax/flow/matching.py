@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from flown_jax.flow.checks import floats, number
 from flown_jax.flow.couplings import Coupling, independent, needs_groups
 from flown_jax.flow.paths import Path, TargetPath
 
@@ -30,6 +31,10 @@ def uniform_time(low: float = 0.0, high: float = 1.0) -> TimeLike:
 
 def skewed_time(mean: float = -1.2, std: float = 1.2, minimum: float = 1e-4) -> TimeLike:
     """Times 1 / (1 + s), log s ~ N(mean, std^2), at least `minimum` (Karras et al. 2022)."""
+    number(mean, "the mean of skewed times")
+    number(std, "the standard deviation of skewed times", above=0)
+    if not 0 <= minimum < 1:
+        raise ValueError(f"the minimum of skewed times must lie in [0, 1), got {minimum}.")
     return lambda key, shape: jnp.clip(
         jax.nn.sigmoid(-(mean + std * jax.random.normal(key, shape))), minimum, 1.0
     )
@@ -62,7 +67,8 @@ def cfm_loss(
       step), all (B, ...), and t (B,).
     Raises:
       ValueError: the target path with a source that is not standard normal or with optimal
-        transport; optimal transport with a condition but no groups; v of another shape than x1.
+        transport; optimal transport with a condition but no groups; no data, or such that are no
+        floats; v of another shape than x1.
     """
     _check_choices(path, coupling, source, condition, groups)
     draw = _draw(key, x1, coupling, source, groups, time)
@@ -127,6 +133,7 @@ class _Draw(NamedTuple):
 
 def _draw(key, x1, coupling, source, groups, time) -> _Draw:
     """Source paired with x1, times, and the key that is left for the path noise."""
+    floats(x1, "x1")
     key_time, key_source, key_coupling, key_noise = jax.random.split(key, 4)
     time = uniform_time() if time is None else time
     t = time(key_time, (x1.shape[0],)).astype(jnp.promote_types(x1.dtype, jnp.float32))

@@ -14,6 +14,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from flown_jax.flow.checks import number
 from flown_jax.flow.schedulers import Scheduler
 
 Array = jax.Array
@@ -24,6 +25,9 @@ class Path(abc.ABC):
     """What every path offers; x0, x1, x, eps are (B, ...), t is (B,) or a scalar in [0, 1]."""
 
     sigma: float
+
+    def __post_init__(self) -> None:
+        number(self.sigma, f"sigma of {type(self).__name__}", least=0)
 
     @abc.abstractmethod
     def mean(self, x0: Array, x1: Array, t: Array) -> Array:
@@ -121,8 +125,7 @@ class SchrodingerBridgePath(Path):
     sigma: float = 1.0
 
     def __post_init__(self):
-        if not self.sigma > 0:
-            raise ValueError(f"SchrodingerBridgePath needs sigma > 0, got {self.sigma}.")
+        number(self.sigma, "sigma of SchrodingerBridgePath", above=0)
 
     def mean(self, x0: Array, x1: Array, t: Array) -> Array:
         t = _expand(t, x1)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flown_jax.flow.checks import number, whole
 from flown_jax.flow.solvers import Solver, diffrax_solver, get_solver, runge_kutta_step
 
 Array = jax.Array
@@ -85,8 +86,9 @@ def sample(
     Returns:
       A `Solution`.
     Raises:
-      ValueError: an unknown name, a grid that is not monotone, a t' that leaves no step, a backend
-        that lacks the solver, or a velocity of another shape than x0.
+      ValueError: an unknown name, a number that is none of what it must be, a grid that is not
+        monotone, a t' that leaves no step, a backend that lacks the solver, or a velocity of
+        another shape than x0.
       RuntimeError: outside jit, an adaptive solve ran out of steps or met a non-finite state.
     """
     method = get_solver(solver)
@@ -105,6 +107,10 @@ def sample(
                 f"save_trajectory with the adaptive {solver!r} needs ts, times to save."
             )
         grid = time_grid(1, t0, t1, ts, x0.dtype)
+        number(rtol, "rtol", least=0)
+        number(atol, "atol", least=0)
+        number(dt0, "dt0", above=0)
+        max_steps = whole(max_steps, "max_steps")
         control = _Adaptive(method, rtol, atol, dt0, max_steps, save_trajectory)
         return _sample_adaptive(velocity, x0, condition, grid, gradient_from, control)
     grid = time_grid(steps, t0, t1, ts, x0.dtype)
@@ -123,11 +129,11 @@ def time_grid(
     """Times of the solve on the host, (steps + 1,), or `ts` checked.
 
     Raises:
-      ValueError: fewer than one step, or times that are not strictly monotone in this precision.
+      ValueError: no whole number of steps of at least one, or times that are not finite or not
+        strictly monotone in this precision.
     """
     if ts is None:
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}.")
+        steps = whole(steps, "steps")
         # In float64 and rounded once; ends exact.
         fraction = np.arange(steps + 1) / steps
         grid = (t0 * (1 - fraction) + t1 * fraction).astype(dtype)
@@ -135,10 +141,12 @@ def time_grid(
         grid = np.asarray(ts, dtype)
     difference = np.diff(grid)
     if grid.ndim != 1 or not (
-        len(difference) and (np.all(difference > 0) or np.all(difference < 0))
+        len(difference)
+        and np.all(np.isfinite(grid))
+        and (np.all(difference > 0) or np.all(difference < 0))
     ):
         raise ValueError(
-            f"times must be at least two, strictly increasing or decreasing, got {grid.tolist()}."
+            f"times must be at least two, finite, strictly increasing or decreasing, got {grid.tolist()}."
         )
     return grid
 

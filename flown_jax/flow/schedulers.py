@@ -13,6 +13,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from flown_jax.flow.checks import number
+
 Array = jax.Array
 
 
@@ -67,8 +69,7 @@ class Polynomial(Scheduler):
     n: float
 
     def __post_init__(self):
-        if not self.n > 0:
-            raise ValueError(f"Polynomial needs an exponent n > 0, got {self.n}.")
+        number(self.n, "Polynomial's exponent n", above=0)
 
     def alpha(self, t: Array) -> Array:
         return t**self.n
@@ -135,6 +136,10 @@ class VP(Scheduler):
 
     beta_min: float = 0.1
     beta_max: float = 20.0
+
+    def __post_init__(self):
+        number(self.beta_min, "VP's beta_min", above=0)
+        number(self.beta_max, "VP's beta_max", least=self.beta_min)
 
     def alpha(self, t: Array) -> Array:
         return jnp.exp(-self._integral(t) / 2)

@@ -3,7 +3,8 @@
 The fan of a latent is the product of its shape without the batch axis: what PyTorch calls fan_in of
 a (B, C, H, W) tensor. Its fan_out would depend on the batch size and is never used. A Kaiming
 normal source is a Gaussian of standard deviation sqrt(2 / fan). The source used in training must be
-the one used in sampling; losses of different sources cannot be compared.
+the one used in sampling, also where the latent has another shape then (`Source.trained_on`); losses
+of different sources cannot be compared.
 """
 
 from __future__ import annotations
@@ -15,24 +16,37 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from flown_jax.flow.checks import number
+
 Array = jax.Array
 NAMES = ("gaussian", "kaiming_normal", "kaiming_uniform", "kaiming_uniform_linear")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A distribution `source(key, shape) -> x0` of independent entries, multiplied by `scale`."""
+    """A distribution `source(key, shape) -> x0` of independent entries, multiplied by `scale`.
+
+    `fan` is that of the latents which a flow was trained on; None takes that of the shape.
+    """
 
     name: str
     scale: float = 1.0
+    fan: int | None = None
 
     def __post_init__(self):
         if self.name not in NAMES:
             raise ValueError(
                 f"source {self.name!r} is unknown, expected one of {', '.join(NAMES)}."
             )
-        if not self.scale > 0:
-            raise ValueError(f"the source's scale must be positive, got {self.scale}.")
+        number(self.scale, "the source's scale", above=0)
+
+    def trained_on(self, latent_shape: Sequence[int]) -> Source:
+        """The source of a flow that was trained on latents of this shape, for latents of any.
+
+        Args:
+          latent_shape: of one latent, without the batch axis.
+        """
+        return dataclasses.replace(self, fan=_fan((1, *latent_shape)))
 
     def __call__(self, key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
         """Draws of the given shape, (B, ...)."""
@@ -55,7 +69,7 @@ class Source:
 
     def std(self, shape: Sequence[int]) -> float:
         """Standard deviation of an entry of x0 with this shape, (B, ...)."""
-        fan = _fan(shape)
+        fan = _fan(shape) if self.fan is None else self.fan
         variance = {
             "gaussian": 1.0,
             "kaiming_normal": 2 / fan,
@@ -84,14 +98,14 @@ def get_source(name: str, scale: float = 1.0) -> Source:
         PyTorch's linear layer.
       scale: factor on the draws.
     Raises:
-      ValueError: the name is unknown or the scale is not positive.
+      ValueError: the name is unknown, or the scale is not positive and finite.
     """
     return Source(name, scale)
 
 
 def _fan(shape: Sequence[int]) -> int:
-    if len(shape) < 2:
+    if len(shape) < 2 or 0 in shape[1:]:
         raise ValueError(
-            f"a source's shape is (B, ...) with at least two axes, got {tuple(shape)}."
+            f"a source's shape is (B, ...) with at least two axes of entries, got {tuple(shape)}."
         )
     return math.prod(shape[1:])

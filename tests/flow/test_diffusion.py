@@ -255,7 +255,7 @@ def test_sections_in_a_thousand_steps():
         ("", "steps must be a number, counts"),
         ("ddim2,3", "between 1 and 10, got 'ddim2,3'"),
         ("ddim0", "between 1 and 10, got 'ddim0'"),
-        (0, "between 1 and 10, got 0"),
+        (0, "steps must be at least 1, got 0"),
     ],
 )
 def test_impossible_respacings(steps, sentence):

@@ -97,5 +97,5 @@ def test_errors_name_the_shapes():
         LinearPath().from_noise(x0[:5], x1, t, eps)
     with pytest.raises(ValueError, match=r"t must be a scalar or \(6,\)"):
         LinearPath().from_noise(x0, x1, t[:, None], eps)
-    with pytest.raises(ValueError, match="sigma > 0"):
+    with pytest.raises(ValueError, match="sigma of SchrodingerBridgePath must be"):
         SchrodingerBridgePath(0.0)

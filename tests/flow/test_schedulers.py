@@ -55,5 +55,5 @@ def test_score_of_a_gaussian():
 
 
 def test_polynomial_refuses_a_bad_exponent():
-    with pytest.raises(ValueError, match="n > 0"):
+    with pytest.raises(ValueError, match="exponent n must be a finite number above 0"):
         s.Polynomial(0)

@@ -55,7 +55,7 @@ def test_standard_normal_is_recognised():
 def test_errors():
     with pytest.raises(ValueError, match="expected one of gaussian, kaiming_normal"):
         get_source("kaiming")
-    with pytest.raises(ValueError, match="scale must be positive"):
+    with pytest.raises(ValueError, match="scale must be a finite number above 0"):
         get_source("gaussian", 0)
     with pytest.raises(ValueError, match="at least two axes"):
         get_source("gaussian").std((4,))
