@@ -11,6 +11,9 @@ its frozen image encoder, or a whole network for a data set.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +27,10 @@ import flown_jax.few_shot.space
 import flown_jax.networks.space  # noqa: F401
 from flown_jax.data.preprocessing import with_channels
 from flown_jax.errors import UserError
-from flown_jax.files import read_json, sha256_of, write_json, writing
+from flown_jax.files import alone_in, read_json, sha256_of, write_json, writing
 from flown_jax.image_encoders import ImageEncoder
 from flown_jax.meta_model.build import Parts, build
+from flown_jax.meta_model.given import checked_images, checked_sampling, classes_of
 from flown_jax.meta_model.targets import RunImages, Support
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.training.stages import FORMAT
@@ -34,7 +38,8 @@ from flown_jax.training.trees import load_tree, save_tree
 
 _ARRAYS, _DESCRIPTION = "arrays.safetensors", "meta_model.json"
 _NETWORKS = "networks.safetensors"
-_KIND, _FORMAT = "flown_jax meta-model", 3
+_KIND, _FORMAT = "flown_jax meta-model", 4
+_SAMPLES = 50  # of a description that names no number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,60 +55,73 @@ class MetaModel:
     arrays: Mapping[str, Any] = dataclasses.field(repr=False)
 
     @classmethod
-    def restore(cls, workdir: str | Path) -> MetaModel:
+    def restore(cls, workdir: str | Path, *, allow_functions: bool = False) -> MetaModel:
         """The meta-model of a finished run of an experiment.
 
+        Args:
+          allow_functions: import the module of the Python function that the run had as its image
+            encoder, which runs code.
         Raises:
-          UserError: the run is not finished, of another version, or its files are damaged.
+          UserError: the run is not finished, of another version, its files are damaged, or its
+            image encoder is a function that was not allowed.
         """
         folder = Path(workdir) / "stages" / "model"
-        if not (folder / "stage.json").exists():
+        if not os.path.exists(folder / "stage.json"):
             raise UserError(
                 f"{workdir} holds no finished meta-model: run its experiment with "
                 f"--workdir={workdir} to its end first."
             )
         record = read_json(folder / "stage.json", str(workdir))
-        if record.get("format") != FORMAT:
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise UserError(
                 f"{workdir} was made by another version of flown_jax: run its experiment again, in "
                 "a new --workdir."
             )
         values = _checked(folder / "outputs.safetensors", record)
-        return cls(build(values["description"], values["arrays"]), values["arrays"])
+        return _made(values.get("description"), values.get("arrays"), workdir, allow_functions)
 
     @classmethod
-    def load(cls, folder: str | Path) -> MetaModel:
+    def load(cls, folder: str | Path, *, allow_functions: bool = False) -> MetaModel:
         """The meta-model that `export` wrote into a folder.
 
+        Args:
+          allow_functions: import the module of the Python function that the folder names as its
+            image encoder, which runs code of whoever made the folder.
         Raises:
-          UserError: nothing of ours is there, or it is damaged or of another format.
+          UserError: nothing of ours is there, it is damaged, has changed or is of another format,
+            or its image encoder is a function that was not allowed.
         """
         path = Path(folder) / _DESCRIPTION
-        if not path.exists():
+        if not os.path.exists(path):
             raise UserError(f"{folder} holds no exported meta-model: {_DESCRIPTION} is missing.")
-        stored = read_json(path, f"the meta-model in {folder}")
-        if not isinstance(stored, dict) or stored.get("kind") != _KIND:
-            raise UserError(f"{path} is not the description of a {_KIND}.")
-        if stored["format"] != _FORMAT:
-            raise UserError(f"{path} has format {stored['format']}; this version reads {_FORMAT}.")
-        arrays = _checked(Path(folder) / _ARRAYS, stored)
-        return cls(build(stored["description"], arrays), arrays)
+        with writing(path), alone_in(Path(folder), reading=True):
+            stored = read_json(path, f"the meta-model in {folder}")
+            if not isinstance(stored, dict) or stored.get("kind") != _KIND:
+                raise UserError(f"{path} is not the description of a {_KIND}.")
+            if stored.get("format") != _FORMAT:
+                raise UserError(
+                    f"{path} has format {stored.get('format')}; this version reads {_FORMAT}: "
+                    "restore the run that it was made of and export it again."
+                )
+            if stored.get("checksum") != _checksum(stored):
+                raise UserError(f"{path} has changed since it was written.")
+            arrays = _checked(Path(folder) / _ARRAYS, stored)
+        return _made(stored.get("description"), arrays, folder, allow_functions)
 
     def export(self, folder: str | Path) -> Path:
-        """Write safetensors and JSON into a folder, for `load` and for other programs."""
+        """Write safetensors and JSON into a folder, for `load` and for other programs.
+
+        Raises:
+          UserError: no folder can be made there, or the disk refuses.
+        """
         folder = Path(folder)
+        about = {"kind": _KIND, "format": _FORMAT, "description": self.description}
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        save_tree(folder / _ARRAYS, self.arrays)
-        write_json(
-            folder / _DESCRIPTION,
-            {
-                "kind": _KIND,
-                "format": _FORMAT,
-                "sha256": sha256_of(folder / _ARRAYS),
-                "description": self.description,
-            },
-        )
+            with alone_in(folder):
+                save_tree(folder / _ARRAYS, self.arrays)
+                record = {**about, "sha256": sha256_of(folder / _ARRAYS)}
+                write_json(folder / _DESCRIPTION, {**record, "checksum": _checksum(record)})
         return folder
 
     @property
@@ -135,29 +153,38 @@ class MetaModel:
         samples: int | None = None,
         seed: int = 0,
         like: str | None = None,
-        **sampling: Any,
+        solver: str | None = None,
+        steps: int | None = None,
+        temperature: float | None = None,
     ) -> GeneratedNetworks:
         """Networks for the task or the data set that a support set shows.
 
         Args:
-          images: (m, H, W) or (m, H, W, C); uint8, or floating point in [0, 1]. For whole networks
-            of any size, grey or in colour.
-          labels: m labels. For heads of any kind (strings, numbers); their order in the result is
+          images: (m, H, W) or (m, H, W, C) of NumPy, JAX or another library; uint8, or floating
+            point in [0, 1]. For whole networks of any size, grey or in colour.
+          labels: m labels, a list or an array. For heads of any kind (strings, numbers); their order in the result is
             that of `class_names`, or of their first appearance. For whole networks the class
             numbers or names of the data set that is shown.
           class_names: all classes, each with at least one image.
           samples: how many networks to draw; None for what the experiment drew.
-          seed: of the draw.
+          seed: of the draw, from 0 below 2**32.
           like: of whole networks, the data set whose networks these shall be; None takes the one
             whose images look most like these.
-          sampling: `solver`, `steps`, `temperature` other than the trained defaults.
+          solver, steps, temperature: None takes what the experiment chose.
         Raises:
           UserError: images of another shape or not finite, another number of classes than the
             model was trained for (where `any_way` does not hold), a class without an image, a
-            label that is no class, an unknown `like`.
+            label that is no class, an unknown `like`, a number that is none or outside of its
+            range, networks that are not finite.
         """
+        given = {"samples": samples, "solver": solver, "steps": steps, "temperature": temperature}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        sampling = {"samples": _SAMPLES, **self.description["sampling"], **chosen}
+        options = checked_sampling(**sampling, seed=seed)
+        if like is not None and not isinstance(like, str):
+            raise UserError(f"like is the name of a data set, not {like!r:.60}.")
         images = self._images(images)
-        listed, place = _classes(labels, class_names, len(images))
+        listed, place = classes_of(labels, class_names, len(images))
         target = self.parts.target
         classes = list(target.classes(listed, class_names is not None, like))
         index = np.asarray([classes.index(listed[i]) for i in place])
@@ -166,14 +193,16 @@ class MetaModel:
                 f"the support set has {len(classes)} classes; this meta-model was trained for "
                 f"{self.way}."
             )
-        count = self.description["sampling"].get("samples", 50) if samples is None else samples
-        if count < 1:
-            raise UserError(f"samples is {count}; at least 1 network must be drawn.")
         features, way = self.features(images), len(classes)
         condition = self.parts.conditioner.of_images(jnp.asarray(features), jnp.asarray(index), way)
         context = target.context(Support(features, index, tuple(classes), condition, like))
-        key = jax.random.key(seed)
-        weights, nfe = _sample(self.parts, key, condition, context, samples=count, **sampling)
+        key = jax.random.key(options.pop("seed"))
+        weights, nfe = _sample(self.parts, key, condition, context, **options)
+        if not np.isfinite(weights).all():
+            raise UserError(
+                "the networks that were drawn are not finite: take more steps, another solver or "
+                f"a lower temperature than {options['temperature']:g}."
+            )
         return GeneratedNetworks(
             self, np.asarray(weights[:, 0]), tuple(classes), float(nfe), context
         )
@@ -205,34 +234,15 @@ class MetaModel:
             )
         return np.asarray(_transformed(self.parts.transform, features))
 
-    def _images(self, images: np.ndarray) -> np.ndarray:
+    def _images(self, images: Any) -> np.ndarray:
         """Images (m, H, W, C) as they came: uint8, or float32 in [0, 1]."""
-        images = np.asarray(images)
         *sides, channels = self.image_shape
-        any_images, side = self.parts.target.resizes, self.parts.encoder.side
-        wanted = ", ".join(["H, W"] if any_images or side else map(str, sides))
-        taken = (1, 3) if any_images else (channels,)
-        if images.ndim == 3 and 1 in taken:
-            images = images[..., None]
-        fits = images.ndim == 4 and 0 not in images.shape and images.shape[3] in taken
-        if not fits or not (any_images or side or list(images.shape[1:3]) == sides):
-            forms = [f"(m, {wanted})"] if 1 in taken else []
-            forms += [f"(m, {wanted}, {count})" for count in taken]
-            raise UserError(
-                f"images have shape {images.shape}; the meta-model takes {' or '.join(forms)}."
-            )
-        if images.dtype == np.uint8:
-            return images
-        if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"images are {images.dtype}; give uint8, or floating point in [0, 1].")
-        if not np.isfinite(images).all():
-            raise UserError("images hold NaN or infinite values.")
-        if images.min() < 0 or images.max() > 1:
-            raise UserError(
-                f"floating-point images must lie in [0, 1], and these reach from {images.min():g} "
-                f"to {images.max():g}."
-            )
-        return images.astype(np.float32)
+        any_images = self.parts.target.resizes
+        return checked_images(
+            images,
+            sides=None if any_images or self.parts.encoder.side else sides,
+            channels=(1, 3) if any_images else (channels,),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,9 +275,13 @@ class GeneratedNetworks:
         Args:
           images: as in `MetaModel.generate`.
           average: False gives each network's own, (S, m, n).
+        Raises:
+          UserError: images as in `MetaModel.generate`; probabilities that are not finite.
         """
         run = RunImages(self.model, self.model._images(images))
         probabilities = self.model.parts.target.probabilities(self.weights, self.context, run)
+        if not np.isfinite(probabilities).all():
+            raise UserError("the networks give probabilities that are not finite.")
         return probabilities.mean(0) if average else probabilities
 
     def classify(self, images: np.ndarray) -> list[Hashable]:
@@ -279,15 +293,22 @@ class GeneratedNetworks:
         return self.model.parts.target.state_dicts(self.weights, self.context)
 
     def save(self, path: str | Path) -> Path:
-        """Write the weights and their class names as a safetensors file."""
-        path = Path(path)
-        path = path / _NETWORKS if path.is_dir() else path
+        """Write the weights and their class names as a safetensors file.
+
+        Args:
+          path: of the file, whose folder is made, or a folder.
+        Raises:
+          UserError: class names that are no strings or numbers, or the disk refuses.
+        """
+        path = Path(path) / _NETWORKS if os.path.isdir(path) else Path(path)
         names = [c.item() if isinstance(c, np.generic) else c for c in self.classes]
         # JSON would take a tuple, too, and give a list back.
         if not all(isinstance(name, str | int | float) for name in names):
             raise UserError("class names must be strings or numbers to be saved.")
         context = self.model.parts.target.stored(self.context)
         values = {"weights": self.weights, "classes": names, "nfe": self.nfe, "context": context}
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         save_tree(path, values)
         return path
 
@@ -298,18 +319,19 @@ class GeneratedNetworks:
         Raises:
           UserError: the file is none of ours, or its networks are not this meta-model's.
         """
-        path = Path(path)
-        values = load_tree(path / _NETWORKS if path.is_dir() else path)
+        path = Path(path) / _NETWORKS if os.path.isdir(path) else Path(path)
+        values = load_tree(path)
         target = model.parts.target
         try:
             weights, classes, nfe = (values[name] for name in ("weights", "classes", "nfe"))
             context = target.restored(values["context"])
-            fits = target.fits(weights, len(classes), context)
-        except KeyError:
+            fits = np.isfinite(weights).all() and len(set(classes)) == len(classes) > 0
+            fits = fits and target.fits(weights, len(classes), context)
+        except (KeyError, TypeError, ValueError, AttributeError):  # whatever a file may hold
             fits = False
         if not fits:
             raise UserError(f"{path} holds no {target.what} of this meta-model.")
-        return cls(model, weights, tuple(classes), nfe, context)
+        return cls(model, weights, tuple(classes), float(nfe), context)
 
 
 # Compiled at the first call, and again for other sizes only.
@@ -317,25 +339,39 @@ _sample = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
 _transformed = jax.jit(FeatureTransform.apply)
 
 
-def _classes(
-    labels: Sequence[Hashable], class_names: Sequence[Hashable] | None, count: int
-) -> tuple[list[Hashable], list[int]]:
-    """The classes in the order of the user, or of their appearance, and each label's place."""
-    labels = list(labels)
-    if len(labels) != count:
-        raise UserError(f"{count} images came with {len(labels)} labels; each needs one.")
-    classes = list(dict.fromkeys(labels if class_names is None else class_names))
-    place = {name: i for i, name in enumerate(classes)}
-    if unknown := [label for label in labels if label not in place]:
-        raise UserError(f"label {unknown[0]!r} is not among the class names {classes!r:.200}.")
-    present = set(labels)
-    if empty := [name for name in classes if name not in present]:
-        raise UserError(f"class {empty[0]!r} has no image in the support set.")
-    return classes, [place[label] for label in labels]
-
-
 def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays of a file whose checksum stands in its record."""
-    if not path.exists() or sha256_of(path) != record.get("sha256"):
+    try:
+        fits = sha256_of(path) == record.get("sha256")
+    except OSError:
+        fits = False
+    if not fits:
         raise UserError(f"{path} is missing or has changed since it was written.")
     return load_tree(path)
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    """SHA-256 of all fields of a record but its own."""
+    fields = {name: value for name, value in record.items() if name != "checksum"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _made(description: Any, arrays: Any, folder: Any, allow_functions: bool) -> MetaModel:
+    """The meta-model of what a folder holds, which anyone may have made."""
+    try:
+        encoder = description["encoder"]
+        if encoder["kind"] == "function" and not allow_functions:
+            raise UserError(
+                f"the meta-model in {folder} names the Python function "
+                f"{encoder['sizes'].get('name')!r} as its image encoder, whose module would be "
+                "imported and run: if you trust it, give allow_functions=True."
+            )
+        checked_sampling(**{"samples": _SAMPLES, **description["sampling"]})
+        return MetaModel(build(description, arrays), arrays)
+    except UserError:
+        raise
+    except Exception as error:  # a description can lack or hold anything
+        raise UserError(
+            f"the meta-model in {folder} is not described as this version describes them: "
+            f"{type(error).__name__}: {error}"
+        ) from error

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flown_jax import GeneratedNetworks, MetaModel
+from flown_jax import GeneratedNetworks, MetaModel, api
 from flown_jax.errors import UserError
 from flown_jax.few_shot.sampling import draw_heads
+from flown_jax.flow import get_source
 from flown_jax.image_encoders import from_function, from_module
 from flown_jax.meta_model.build import build
 from flown_jax.models import heads as linear
@@ -212,7 +216,9 @@ def test_a_function_may_be_the_image_encoder(tmp_path):
         atol=1e-5,
     )
     # It goes with the model, which has no weights of another encoder any more.
-    loaded = MetaModel.load(model.export(tmp_path))
+    with pytest.raises(UserError, match="names the Python function .*four_numbers.* if you trust"):
+        MetaModel.load(model.export(tmp_path))
+    loaded = MetaModel.load(tmp_path, allow_functions=True)
     assert loaded.parts.encoder.describe() == encoder.describe()
     assert "encoder" not in loaded.arrays and ANY_WAY.parts.encoder.kind == "resnet12"
     again = loaded.generate(IMAGES, ["a", "b", "a", "b"], samples=2)
@@ -274,8 +280,152 @@ def test_damaged_and_foreign_folders_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="is not the description of a flown_jax meta-model"):
         MetaModel.load(tmp_path)
     record.write_text("{")
-    with pytest.raises(UserError, match="damaged"):
+    for text in ("{", "[" * 100_000, "NaN"):
+        record.write_text(text)
+        with pytest.raises(UserError, match="damaged"):
+            MetaModel.load(tmp_path)
+    with pytest.raises(UserError, match="holds no exported meta-model"):
+        MetaModel.load("x" * 300)
+    with pytest.raises(UserError, match="holds no finished meta-model"):
+        MetaModel.restore("x" * 300)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("description", "sampling", "temperature"), 99.0),
+        (("description", "sampling", "steps"), 1),
+        (("description", "source"), "kaiming_uniform"),
+        (("description", "more"), 1),
+        (("more",), 1),
+        (("sha256",), None),
+    ],
+)
+def test_a_description_that_was_edited_is_refused(tmp_path, path, value):
+    MODEL.export(tmp_path)
+    record = tmp_path / "meta_model.json"
+    about = json.loads(record.read_text())
+    part = about
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    record.write_text(json.dumps(about))
+    with pytest.raises(UserError, match=r"meta_model\.json has changed since it was written"):
         MetaModel.load(tmp_path)
+
+
+def exported(folder, **changes):
+    """An export by someone else, whose checksum is right."""
+    MODEL.export(folder)
+    record = folder / "meta_model.json"
+    about = json.loads(record.read_text())
+    about["description"] |= changes
+    about["description"] = {k: v for k, v in about["description"].items() if v != "absent"}
+    about["checksum"] = api._checksum(about)
+    record.write_text(json.dumps(about))
+
+
+SAMPLING = ABOUT["sampling"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"source": "absent"}, "description has the fields caml, codec.*, not caml"),
+        ({"more": 1}, "description has the fields caml, codec.*more"),
+        ({"source": "poisson"}, "source 'poisson' is unknown"),
+        ({"latent_shape": [0]}, "at least two axes of entries"),
+        ({"latent_shape": None}, "is not described as this version describes them"),
+        ({"encoder": None}, "is not described as this version describes them"),
+        ({"codec": {"form": "os.system", "sizes": {}}}, "os.system"),
+        ({"velocity": {"kind": "os.system", "sizes": {}}}, "os.system"),
+        ({"target": {"kind": "os.system"}}, "kind of target is 'os.system'"),
+        ({"sampling": {**SAMPLING, "temperature": -1}}, "temperature is -1"),
+        ({"sampling": {**SAMPLING, "steps": 0}}, "steps is 0"),
+        ({"sampling": {**SAMPLING, "solver": "os.system"}}, "solver is 'os.system'"),
+        ({"sampling": {**SAMPLING, "more": 1}}, "is not described as this version"),
+    ],
+)
+def test_descriptions_of_strangers_are_refused_in_a_sentence(tmp_path, changes, sentence):
+    exported(tmp_path, **changes)
+    with pytest.raises(UserError, match=sentence):
+        MetaModel.load(tmp_path)
+
+
+@pytest.mark.parametrize("way_in", ["load", "restore"])
+def test_a_folder_runs_no_code(tmp_path, monkeypatch, way_in):
+    (tmp_path / "of_a_stranger.py").write_text("raise SystemExit('ran')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    encoder = {**ABOUT["encoder"], "kind": "function", "sizes": {"name": "of_a_stranger:f"}}
+    encoder |= {"mean": [], "std": []}
+    if way_in == "load":
+        exported(tmp_path, encoder=encoder)
+    else:
+        folder = tmp_path / "stages" / "model"
+        folder.mkdir(parents=True)
+        values = {"description": {**ABOUT, "encoder": encoder}, "arrays": ARRAYS}
+        api.save_tree(folder / "outputs.safetensors", values)
+        mark = api.sha256_of(folder / "outputs.safetensors")
+        (folder / "stage.json").write_text(json.dumps({"format": api.FORMAT, "sha256": mark}))
+    with pytest.raises(UserError, match="'of_a_stranger:f' .* give allow_functions=True"):
+        getattr(MetaModel, way_in)(tmp_path)
+    with pytest.raises(SystemExit, match="ran"):
+        getattr(MetaModel, way_in)(tmp_path, allow_functions=True)
+
+
+def test_a_kaiming_source_is_that_of_the_training_at_any_number_of_classes(monkeypatch):
+    starts = []
+
+    def spy(*_, source, latent_shape, **__):
+        starts.append(source.std((1, *latent_shape)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["flown_jax.meta_model.build"], "sample_flow", spy)
+    for name in ("kaiming_normal", "kaiming_uniform", "kaiming_uniform_linear"):
+        about = {**small.description(entries=("features", "shots")), "source": name}
+        arrays = small.arrays(about)
+        model = MetaModel(build(about, arrays), arrays)
+        for way in (2, small.WAY, 4):
+            with pytest.raises(KeyboardInterrupt):
+                model.generate(IMAGES[:way], range(way), samples=1)
+        trained = get_source(name).std((1, *about["latent_shape"]))
+        assert starts[-3:] == [trained] * 3
+
+
+def test_places_are_made_or_named(tmp_path):
+    assert NETWORKS.save(tmp_path / "absent" / "networks.safetensors").exists()
+    (tmp_path / "file").touch()
+    for write in (
+        lambda: MODEL.export(tmp_path / "file"),
+        lambda: MODEL.export(tmp_path / "file" / "model"),
+        lambda: NETWORKS.save(tmp_path / "file" / "networks"),
+        lambda: MODEL.export(tmp_path / ("x" * 300)),
+        lambda: NETWORKS.save(tmp_path / ("x" * 300)),
+    ):
+        with pytest.raises(UserError, match="cannot use .*(file|xxx)"):
+            write()
+
+
+def test_exports_beside_each_other_leave_a_pair(tmp_path):
+    other = dataclasses.replace(MODEL, arrays={**ARRAYS, "transform": ANY_WAY.arrays["transform"]})
+    failed = []
+
+    def export(model):
+        for _ in range(5):
+            try:
+                model.export(tmp_path)
+                MetaModel.load(tmp_path)
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=export, args=(model,)) for model in (MODEL, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    names = {"arrays.safetensors", "meta_model.json"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_a_run_of_another_version_is_refused(tmp_path):

@@ -77,7 +77,7 @@ def test_a_class_without_an_image_is_named():
 
 def test_everything_comes_back_from_the_disk(tmp_path):
     MODEL.export(tmp_path / "model")
-    loaded = MetaModel.load(tmp_path / "model")
+    loaded = MetaModel.load(tmp_path / "model", allow_functions=True)
     assert loaded.description == MODEL.description
     for name, networks in NETWORKS.items():
         again = loaded.generate(*model.support(name), seed=3)

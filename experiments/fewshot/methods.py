@@ -212,9 +212,10 @@ class Methods:
             return None
         options = {name: given.sampling[name] for name in ("solver", "steps")}
         network = network_of(of["velocity"], of["codec"])
-        sample = partial(sample_flow, network=network, source=get_source(of["source"]), **options)
         conditioner = conditioner_of(of["condition"], given.train, of["caml"])
         shape = tuple(of["codec"].values["latent_shape"])
+        source = get_source(of["source"]).trained_on(shape)
+        sample = partial(sample_flow, network=network, source=source, **options)
         return self._sampler(sample, of["flow"].values["params"], latents, conditioner, shape)
 
     def _sampler(

@@ -114,10 +114,18 @@ class ImageEncoder:
         }
 
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the description and the variables, or the function's file."""
+        """Hexadecimal SHA-256 of the description and the variables.
+
+        Of a function, of its file and of what it gives on a few fixed pictures, to the last bit.
+
+        Raises:
+          UserError: a function whose features cannot be relied on, see `Function.given`.
+        """
         digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
         if self.kind == _FUNCTION:
-            digest.update(self._function().source())
+            function = self._function()
+            digest.update(function.source())
+            digest.update(function.given(self.side, (len(self.mean),) if self.mean else (1, 3)))
         for path, leaf in jax.tree_util.tree_leaves_with_path(self.variables):
             array = np.asarray(leaf)
             digest.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from flown_jax.errors import UserError
+
+# Of pictures for a function that takes images as they come: two that it takes are enough.
+_SIDES = (16, 28, 32, 64, 84, 105, 224)
+_ENOUGH = 2
 
 
 class Function:
@@ -64,9 +70,69 @@ class Function:
             raise UserError(f"the image encoder {self._name} gave numbers that are not finite.")
         return features
 
+    def given(self, side: int, channels: Sequence[int]) -> bytes:
+        """A hash of what the function gives on a few fixed pictures.
+
+        It changes with whatever the features depend on: other modules, files of weights, versions
+        of libraries.
+
+        Args:
+          side: of the pictures; 0 tries several. channels: those that are tried.
+        Raises:
+          UserError: the function takes none of the pictures, or gives a picture other features the
+            second time or beside other pictures.
+        """
+        digest, told = hashlib.sha256(), []
+        for count in channels:
+            taken = 0
+            for size in [side] if side else _SIDES:
+                if taken == _ENOUGH:
+                    break
+                pictures = _pictures(size, count)
+                try:
+                    features = self(pictures)
+                except Exception as error:  # whatever the function says to channels and sides
+                    told.append(error)
+                    continue
+                taken += 1
+                digest.update(f"{pictures.shape}{features.shape}".encode() + features.tobytes())
+                if not np.array_equal(self(pictures), features):
+                    raise UserError(
+                        f"the image encoder {self._name} gave the same images other features the "
+                        "second time; features must not depend on chance or on earlier calls."
+                    )
+                far = np.abs(self(pictures[:1]) - features[:1]).max()
+                if not far <= 0.01 * np.abs(features).max():
+                    raise UserError(
+                        f"the image encoder {self._name} gave an image other features beside other "
+                        "images than alone; features must not depend on the batch."
+                    )
+            if not taken:
+                digest.update(b"none")
+        if len(told) == len(channels) * (1 if side else len(_SIDES)):
+            ours = [error for error in told if isinstance(error, UserError)]
+            if ours:
+                raise ours[0]
+            raise UserError(
+                f"the image encoder {self._name} takes none of the pictures that its fingerprint is "
+                f"made on ({' or '.join(map(str, channels))} channels, side "
+                f"{side or ', '.join(map(str, _SIDES))}): {type(told[-1]).__name__}: {told[-1]}"
+                f"{'' if side else '; set its side to that of its images'}."
+            ) from told[-1]
+        return digest.digest()
+
     def source(self) -> bytes:
         """Bytes of the file that the function's module stands in; none of a built-in one."""
         try:
             return Path(inspect.getfile(self._module)).read_bytes()
         except (TypeError, OSError):
             return b""
+
+
+def _pictures(side: int, channels: int) -> np.ndarray:
+    """Three pictures (3, side, side, channels) in [0, 1]: noise, dark noise, a ramp."""
+    noise = np.random.default_rng(0).random((side, side, channels), np.float32)
+    ramp = np.linspace(0, 1, noise.size, dtype=np.float32).reshape(noise.shape)
+    pictures = np.stack([noise, 0.2 * noise**2, ramp]).astype(np.float32)
+    pictures.setflags(write=False)
+    return pictures

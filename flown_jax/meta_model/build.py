@@ -17,6 +17,7 @@ from flax import struct
 from flown_jax import image_encoders
 from flown_jax.conditioning import CAML, SlotStandardizer
 from flown_jax.encoders.codecs import make_codec, tuples
+from flown_jax.errors import UserError
 from flown_jax.flow.sources import get_source
 from flown_jax.image_encoders import ImageEncoder
 from flown_jax.meta_model.condition import Conditioner
@@ -25,6 +26,21 @@ from flown_jax.meta_model.sampling import sample_flow, several
 from flown_jax.meta_model.targets import registered
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.velocity.make import make_velocity
+
+_FIELDS = {
+    "target",
+    "image_shape",
+    "encoder",
+    "unit_first",
+    "codec",
+    "caml",
+    "condition",
+    "velocity",
+    "latent_shape",
+    "source",
+    "sampling",
+    "trained_on",
+}
 
 
 @struct.dataclass
@@ -83,7 +99,8 @@ class Parts:
         known = self.description
         sampling = known["sampling"]
         options: dict[str, Any] = {
-            "source": get_source(known["source"]),
+            # As it was trained, though latents of other numbers of classes have another fan.
+            "source": get_source(known["source"]).trained_on(known["latent_shape"]),
             "latent_shape": self.latents.latent_shape(tuple(known["latent_shape"]), condition),
             "solver": sampling["solver"] if solver is None else solver,
             "steps": sampling["steps"] if steps is None else steps,
@@ -108,8 +125,15 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
       arrays: `encoder` (but of a function), `transform`, `target`, `codec`, `latents`, `velocity`
         and, with CAML, `caml` and `slots`.
     Raises:
-      UserError: a kind of target that nobody registered, or parts that do not fit.
+      UserError: fields that are missing or unknown, a kind of target that nobody registered, or
+        parts that do not fit.
     """
+    if set(description) != _FIELDS:
+        raise UserError(
+            f"a meta-model's description has the fields {', '.join(sorted(_FIELDS))}, not "
+            f"{', '.join(sorted(map(str, description))) or 'none'}."
+        )
+    get_source(description["source"]).trained_on(description["latent_shape"])
     arrays = jax.tree.map(jnp.asarray, arrays)
     about = dict(description["target"])
     target = registered(about.pop("kind")).build(about, arrays["target"])

@@ -212,7 +212,7 @@ class NetworkSpace(Target):
 
     def fits(self, weights: np.ndarray, way: int, context: Any) -> bool:
         """Whether these are vectors (S, D) of a set's networks."""
-        known = context.name in self.joint.names
+        known = context.name in self.joint.names and way == self._way
         return known and np.shape(weights)[1:] == (self.joint.spec(context.name).size,)
 
     def stored(self, context: OfSet) -> dict[str, Any]:

@@ -276,10 +276,22 @@ def functions(tmp_path, monkeypatch):
         "def few(images):\n    return images[:1, 0, 0]\n"
         "def nan(images):\n    return images[:, 0, 0] * np.nan\n"
         "def text(images):\n    return 'features'\n"
+        "calls = []\n"
+        "def counts(images):\n"
+        "    calls.append(1)\n"
+        "    return images[:, 0, 0] + len(calls)\n"
+        "def batches(images):\n    return images[:, 0, 0] - images.mean()\n"
+        "def of_side_20(images):\n"
+        "    assert images.shape[1:] == (20, 20, 1), 'another shape'\n"
+        "    return images[:, 0, :, 0]\n"
+        "def helped(images):\n"
+        "    import users_helper\n"
+        "    return users_helper.factor * images[:, 0, 0]\n"
     )
     (tmp_path / "users_broken.py").write_text("import no_such_library\n")
+    (tmp_path / "users_helper.py").write_text("factor = 1.0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("users_encoders", "users_broken"):
+    for name in ("users_encoders", "users_broken", "users_helper"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -301,6 +313,33 @@ def test_a_functions_file_is_part_of_its_fingerprint(functions):
     with open(functions / "users_encoders.py", "a") as file:
         file.write("# changed\n")
     assert made.fingerprint() != before
+
+
+@pytest.mark.parametrize("side", [0, 4])
+def test_a_fingerprint_changes_with_what_a_function_gives(functions, side):
+    """Whatever it is that changes it: here another module that it imports."""
+    made = from_function("users_encoders:helped", side=side, mirror=False)
+    before = made.fingerprint()
+    assert made.fingerprint() == before
+    sys.modules["users_helper"].factor = 1.0001
+    assert made.fingerprint() != before
+    sys.modules["users_helper"].factor = 1.0
+    assert made.fingerprint() == before
+
+
+def test_functions_whose_features_cannot_be_relied_on_are_refused(functions):
+    def refused(name, sentence, side=0):
+        with pytest.raises(UserError, match=sentence):
+            from_function(f"users_encoders:{name}", side=side, mirror=False).fingerprint()
+
+    refused("counts", "gave the same images other features the second time")
+    refused("batches", "gave an image other features beside other images than alone")
+    refused("nan", "gave numbers that are not finite")
+    refused("maps", r"shape \(3, 16, 16, 1\); for 3 images it must be \(3, F\)")
+    refused("of_side_20", "takes none of .*: AssertionError: another shape; set its side to that")
+    refused("of_side_20", "1 or 3 channels, side 21.*: another shape.$", side=21)
+    encoder = from_function("users_encoders:of_side_20", side=20, mirror=False)
+    assert encoder.fingerprint()
 
 
 @pytest.mark.parametrize(
