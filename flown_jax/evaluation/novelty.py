@@ -4,9 +4,12 @@
     row = report(distances(made, train), distances(made), unit)
     zoo = report(distances(train), distances(train), unit, itself=True)
 
-Distances are given as matrices: `weights.statistics.distances` of the vectors as they are, or
-`weights.matching.matched_distances`, which finds copies whose units are in another order. All
-matrices of a comparison must be of the same kind.
+Distances are given as matrices: `weights.matching.matched_distances` of whole CNNs, which finds
+copies whose units are in another order, of other signs (tanh, sigmoid) or in another scale (ReLU,
+leaky ReLU) and whose logits differ by a constant, or `weights.statistics.distances` of the vectors
+as they are, which finds none of these: all that there is for other networks, such as ResNets, where
+BatchNorm also allows every scale of the convolution before it. Neither sees the same function with
+other, idle or split units. All matrices of a comparison must be of the same kind.
 
 How to read the numbers. For a zoo of 50 small CNNs, noise of a tenth of a weight's deviation gives
 nn .08, averages of two networks .55, the mean of all .7, an untrained network 1: nn says what is no

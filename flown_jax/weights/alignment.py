@@ -6,7 +6,8 @@ are closer to each other, and their averages are better networks.
 Units are matched by their activations on some images: the permutation that has the largest sum of
 correlations with the units of a reference (of their absolute values, where signs are free). What a
 unit computes does not depend on the order below it, so that layers are matched one by one. Units
-that are constant on all images, such as dead ones of ReLU, are matched arbitrarily.
+that are constant on all images, such as dead ones of ReLU, are matched by what they get before the
+activation, and arbitrarily where that is constant as well.
 
     aligned = align(spec, zoo.weights, images)
     others = apply_reference(spec, held_out.weights, aligned.reference)
@@ -80,7 +81,8 @@ def activations(
 ) -> tuple[np.ndarray, ...]:
     """Of each hidden layer (N, B positions, units), after pooling and activation.
 
-    Each unit has mean 0 and standard deviation 1 over images and positions; a constant one is 0.
+    Each unit has mean 0 and standard deviation 1 over images and positions. A constant one is what
+    it gets before the activation, in the same units, and 0 if that is constant, too.
 
     Args:
       spec: of a CNN. weights: (N, D). images: (B, H, W, C), preprocessed.
@@ -225,19 +227,24 @@ def _standardised(spec: WeightSpec, weights: Array, images: Array) -> list[Array
     for i, pooled in enumerate(cnn.pools):
         layer = params[f"conv_{i}"]
         x = many.convolve(x, layer["kernel"], pooled=pooled)
-        x = activation(x + layer["bias"][:, None, None, None, :])
-        found.append(x.reshape(len(x), -1, x.shape[-1]))
+        inner = x + layer["bias"][:, None, None, None, :]
+        x = activation(inner)
+        found.append(_per_unit(*(y.reshape(len(y), -1, y.shape[-1]) for y in (x, inner))))
     x = jnp.moveaxis(x, -1, 2).reshape(*x.shape[:2], -1)  # as PyTorch: channel, row, column
     for i in range(len(cnn.hidden)):
         layer = params[f"dense_{i}"]
-        x = activation(jnp.einsum("mnk,mkf->mnf", x, layer["kernel"]) + layer["bias"][:, None])
-        found.append(x)
-    return [_per_unit(x) for x in found]
+        inner = jnp.einsum("mnk,mkf->mnf", x, layer["kernel"]) + layer["bias"][:, None]
+        x = activation(inner)
+        found.append(_per_unit(x, inner))
+    return found
 
 
 @jax.jit
-def _per_unit(x: Array) -> Array:
-    """x (..., n, units) with mean 0 and standard deviation 1 over n; 0 where it is constant."""
+def _per_unit(x: Array, inner: Array | None = None) -> Array:
+    """x (..., n, units) with mean 0 and standard deviation 1 over n; where it is constant, `inner`
+    in the same units, or 0."""
     mean = x.mean(-2, keepdims=True)
     std = x.std(-2, keepdims=True)
-    return jnp.where(std > _CONSTANT * jnp.abs(mean), (x - mean) / jnp.where(std > 0, std, 1), 0.0)
+    instead = 0.0 if inner is None else _per_unit(inner)
+    varies = std > _CONSTANT * jnp.abs(mean)
+    return jnp.where(varies, (x - mean) / jnp.where(std > 0, std, 1), instead)

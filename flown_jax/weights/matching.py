@@ -1,4 +1,7 @@
-"""Distances between CNNs that do not depend on the order and the signs of their hidden units.
+"""Distances between CNNs that do not depend on the order, signs and scales of their hidden units.
+
+Networks are compared in the form of `canonical`, which has one scale for all networks that differ
+by positive factors between layers (ReLU) or by a constant added to all logits.
 
 Every pair of networks is matched anew, as `alignment` matches a network to a reference. That is
 what finds copies: alignment to a common reference can give a network and its near-copy different
@@ -12,8 +15,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from flown_jax.weights.alignment import activations, assign
+from flown_jax.weights.canonical import canonical
 from flown_jax.weights.spec import WeightSpec
-from flown_jax.weights.symmetries import checked_weights, hidden_layers, moved
+from flown_jax.weights.symmetries import hidden_layers, moved
 
 _VALUES = 1 << 26  # activations that are held of the networks of a block
 
@@ -24,14 +28,14 @@ def matched_distances(
     """Euclidean distance of every pair after matching their units, (N, M) float64.
 
     Units are matched by their activations on the images, which need not give the smallest
-    distance; it is never larger than the distance of the vectors as they are.
+    distance; it is never larger than the distance of their canonical forms as they are.
 
     Args:
       spec: of a CNN. a: (N, D). b: (M, D). images: (B, H, W, C), preprocessed.
     Raises:
-      UserError: not a whole CNN, vectors of another length, images of another size.
+      UserError: not a whole CNN, vectors of another length or not finite, images of another size.
     """
-    a, b = checked_weights(spec, a), checked_weights(spec, b)
+    a, b = canonical(spec, a), canonical(spec, b)
     found = np.empty((len(a), len(b)))
     for rows, left in _blocks(spec, a, images):
         for columns, right in _blocks(spec, b, images):
@@ -62,7 +66,9 @@ def _pairs(
     for layer, x, y in zip(hidden_layers(spec), left, right, strict=True):
         products = np.tensordot(x, y, (1, 1)).swapaxes(1, 2) / x.shape[1]  # (n, m, units, units)
         shape = products.shape[:3]
-        order, sign, _ = assign(products.reshape(-1, *products.shape[2:]), layer.signs)
+        order, sign, _ = assign(
+            products.reshape(-1, *products.shape[2:]), layer.signs or layer.mirrors
+        )
         orders.append(order.reshape(shape))
         signs.append(sign.reshape(shape))
     return orders, signs

@@ -2,8 +2,9 @@
 
 A network computes the same if the units of a hidden layer change places, and the inputs of the next
 layer with them; likewise if a unit changes its sign, where the activation is odd. A maximum is not
-odd, so units of a pooled layer keep their signs. Positive factors between layers, which ReLU allows
-as well, are not among the changes.
+odd, so units of a pooled layer keep their signs. ReLU and leaky ReLU allow positive factors between
+layers as well, the sigmoid a change of sign that the next biases pay for (s(-x) = 1 - s(x)):
+`hidden_layers` says so, `transform` does neither, and `canonical` takes both out of a comparison.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from flown_jax.models.cnn import CNN
 from flown_jax.weights.spec import WeightSpec
 
 _ODD = ("tanh",)  # activations with f(-x) = -f(x)
+_MIRRORED = ("sigmoid",)  # with f(-x) = 1 - f(x)
+_HOMOGENEOUS = ("relu", "leakyrelu")  # with f(ax) = a f(x) for positive a
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,15 @@ class Layer:
       name: its linen name, such as "conv_0".
       units: channels or neurons.
       signs: whether its units may change their signs.
+      mirrors: whether they may where the biases behind are those of f - 1/2, as `canonical` has it.
+      scales: whether a unit's weights may be multiplied, and those behind it divided.
     """
 
     name: str
     units: int
     signs: bool
+    mirrors: bool = False
+    scales: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,11 +63,18 @@ def hidden_layers(spec: WeightSpec) -> tuple[Layer, ...]:
       UserError: the spec is not of a whole CNN.
     """
     cnn = network(spec)
-    odd = cnn.activation in _ODD
-    convolutions = zip(cnn.channels, cnn.pools, strict=True)
-    return (
-        *(Layer(f"conv_{i}", n, odd and not pooled) for i, (n, pooled) in enumerate(convolutions)),
-        *(Layer(f"dense_{i}", n, odd) for i, n in enumerate(cnn.hidden)),
+    kind = cnn.activation
+    named = [(f"conv_{i}", n, cnn.pools[i]) for i, n in enumerate(cnn.channels)]
+    named += [(f"dense_{i}", n, False) for i, n in enumerate(cnn.hidden)]
+    return tuple(
+        Layer(
+            name,
+            units,
+            signs=kind in _ODD and not pooled,
+            mirrors=kind in _MIRRORED and not pooled,
+            scales=kind in _HOMOGENEOUS,
+        )
+        for name, units, pooled in named
     )
 
 
