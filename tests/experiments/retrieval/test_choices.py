@@ -135,22 +135,51 @@ def test_accuracies_on_test_images_choose_nothing(marks):
     assert seen.differ(marks(**without), marks("test_accuracy", **without)) == set()
 
 
-def test_held_out_networks_leave_the_aligned_ones_as_they_were(tmp_path):
-    def aligned(poisoned):
+@pytest.fixture
+def aligned(tmp_path, monkeypatch):
+    """aligned(what is replaced): values of the stage."""
+
+    def of(poisoned="", **more):
         given = {}
-        patch = pytest.MonkeyPatch()
-        with patch.context() as here:
-            take = lambda _, name, inputs, *__, **___: given.update(inputs)  # noqa: E731
-            here.setattr(seen.stages, "stage", take)
-            stages = seen.stages.Stages(types.SimpleNamespace(path=tmp_path))
-            here.setattr(stages, "count", lambda result: result)
-            zoos.align(stages, get_config("tiny").alignment, data(poisoned))
+        stages = seen.stages.Stages(types.SimpleNamespace(path=tmp_path))
+        stages.count = lambda result: result
+        monkeypatch.setattr(
+            seen.stages, "stage", lambda _, name, inputs, *__, **___: given.update(inputs)
+        )
+        zoos.align(stages, get_config("tiny").alignment, data(poisoned, **more))
         return run(zoos._align, tmp_path, **given)
 
-    one, other = aligned(""), aligned("held_out")
+    return of
+
+
+def test_held_out_networks_leave_the_aligned_ones_as_they_were(aligned):
+    one, other = aligned(), aligned("held_out")
     for name in ZOOS:
         np.testing.assert_array_equal(one["train"][name], other["train"][name])
         assert not np.array_equal(one["held_out"][name], other["held_out"][name])
+
+
+def test_where_a_zoo_does_not_say_it_validation_images_tell_the_reference(aligned, monkeypatch):
+    found = {}
+
+    def log_probabilities(spec, networks, images):
+        """The last network is right about every image, if these are those to choose by."""
+        name = next(name for name in ZOOS if fields.CHANNELS[name] == images.shape[-1])
+        labels = data().images[name].validation.labels
+        np.testing.assert_array_equal(images, data().images[name].validation.inputs)
+        right = np.eye(10)[labels]
+        return np.stack([*[1 - right] * (len(networks) - 1), right])
+
+    def align_zoos(joint, weights, references, images, **_):
+        found.update(references)
+        return {}
+
+    monkeypatch.setattr(zoos, "log_probabilities", log_probabilities)
+    monkeypatch.setattr(zoos, "align_zoos", align_zoos)
+    aligned()
+    assert found == dict.fromkeys(ZOOS, 0)  # the most accurate, by the zoo
+    aligned(column=False)
+    assert found == dict.fromkeys(ZOOS, 3)
 
 
 def test_the_sight_comes_from_no_test_class(tmp_path, monkeypatch):
