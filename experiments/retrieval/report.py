@@ -21,6 +21,7 @@ _SHOWN = (
     "accuracy_std",
     "accuracy_min",
     "accuracy_top5",
+    "accuracy_top5_minus_originals",
     "accuracy_ensemble",
     "nn",
     "copies",
@@ -33,7 +34,7 @@ _SHOWN = (
 _ON_SCREEN = (
     "accuracy",
     "accuracy_minus_originals",
-    "accuracy_top5",
+    "accuracy_top5_minus_originals",
     "copies",
     "diversity",
 )

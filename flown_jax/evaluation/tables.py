@@ -28,6 +28,7 @@ _METRICS: dict[str, tuple[str, float, int | None]] = {
     "accuracy_std": ("std", 100.0, 1),
     "accuracy_min": ("min", 100.0, 1),
     "accuracy_top5": ("top 5", 100.0, 1),
+    "accuracy_top5_minus_originals": ("top 5 minus theirs", 100.0, 1),
     "accuracy_ensemble": ("averaged 10", 100.0, 1),
     "nn": ("nn", 1.0, 2),
     "nn_smallest": ("nn smallest", 1.0, 2),

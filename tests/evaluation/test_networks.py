@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,14 @@ import pytest
 
 from flown_jax.evaluation import networks as evaluation
 from flown_jax.evaluation.classification import difference_interval
-from flown_jax.evaluation.networks import SetMeasures, log_probabilities, measure, rows_of, yard
+from flown_jax.evaluation.networks import (
+    SetMeasures,
+    best_of,
+    log_probabilities,
+    measure,
+    rows_of,
+    yard,
+)
 from flown_jax.evaluation.novelty import error_sets
 from flown_jax.weights.symmetries import transform
 from tests.layers.helpers import quick_jit
@@ -152,3 +161,19 @@ def test_rows_are_tidy_and_leave_out_what_is_undefined(scale):
     assert accuracy[0] == 1
     names = {row["metric"] for row in rows_of("retrieval", "flown", "mnist", metrics, "zoo")}
     assert "accuracy" in names and "error_iou_train" not in names
+
+
+def test_the_best_few_of_as_many_networks_are_compared():
+    accuracies = np.array([0.1, 0.9, 0.4, 0.6, 0.5, 0.8, 0.2])
+    for drawn, best in ((7, 5), (4, 2), (3, 5), (1, 5)):
+        chosen = itertools.combinations(accuracies, drawn)
+        wanted = np.mean([np.sort(part)[-best:].mean() for part in chosen])
+        assert best_of(accuracies, drawn, best) == pytest.approx(wanted)
+    many = np.random.default_rng(1).normal(size=3000)
+    assert 3 < best_of(many, 1500) < np.sort(many)[-5:].mean()
+    # Equal networks are level, where the best five against the mean of all are far above.
+    rng = np.random.default_rng(0)
+    apart = [
+        best_of(rng.normal(size=50), 50) - best_of(rng.normal(size=80), 50) for _ in range(400)
+    ]
+    assert abs(np.mean(apart)) < 0.05
