@@ -39,8 +39,8 @@ _OTHERS = {
     b"version https://": "is a pointer of Git LFS in place of the file; fetch it with git lfs pull",
     b"<": "is a web page in place of the file; download it again",
 }
-# A checkpoint may unpack to so many bytes, or to 20 times its own length, whichever is more.
-_UNPACKED = 1 << 28
+# A checkpoint and its pickle may unpack to so many bytes, or to 20 times the file's length.
+_UNPACKED, _PICKLE = 1 << 28, 1 << 22
 # PyTorch lets storages begin at multiples of this, so that it can map them into memory.
 _ALIGNMENT = 64
 
@@ -60,9 +60,9 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, np.nd
         dicts, or something in place of one that only code could rebuild; nothing of it is run.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, where a file of weights is wanted")
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, where a file of weights is wanted")
         with open(path, "rb") as file:
             start = file.read(512)
     except FileNotFoundError as error:
@@ -155,7 +155,9 @@ class _Checkpoint:
         if f"{self._folder}constants.pkl" in self._members:
             raise UserError(f"{path} is a TorchScript program, not a state dict")
         unpacked = sum(info.file_size for info in self._members.values())
-        if unpacked > max(_UNPACKED, 20 * path.stat().st_size):
+        pickled = self._members[pickles[0]].file_size
+        length = 20 * path.stat().st_size
+        if unpacked > max(_UNPACKED, length) or pickled > max(_PICKLE, length):
             raise UserError(f"{path} is no checkpoint: it would unpack to {unpacked:,} bytes")
         if not any(info.CRC for info in self._members.values()):
             for info in self._members.values():  # torch was told to write none, so none is checked

@@ -16,6 +16,8 @@ _Value = TypeVar("_Value")
 
 # Parts that wrappers put anywhere; no module of a network has such a name.
 _PARTS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# So many parts are taken off at most.
+_DEPTH = 8
 # The count of averaged networks, beside them.
 _COUNT = "n_averaged"
 
@@ -36,8 +38,9 @@ def without_wrappers(state: Mapping[str, _Value]) -> dict[str, _Value]:
             )
         if not (averaged and plain == _COUNT):
             found[plain] = value
-    while first_part(found) == "module.":
-        found = {name.removeprefix("module."): value for name, value in found.items()}
+    for _ in range(_DEPTH):
+        if first_part(found) == "module.":
+            found = {name.removeprefix("module."): value for name, value in found.items()}
     return found
 
 
@@ -53,12 +56,12 @@ def fitting(
       The state dict without wrappers alone, where no names fit.
     """
     plain = found = without_wrappers(state)
-    while not fits(found):
+    for _ in range(_DEPTH):
         part = first_part(found)
-        if not part:
-            return plain
+        if fits(found) or not part:
+            break
         found = {name.removeprefix(part): value for name, value in found.items()}
-    return found
+    return found if fits(found) else plain
 
 
 def first_part(names: Iterable[str]) -> str:

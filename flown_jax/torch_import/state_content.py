@@ -15,6 +15,8 @@ _WRAPPERS = (
     *("state_dict", "model_state_dict", "net_state_dict", "model_state", "model", "net"),
     *("network", "module", "weights", "params"),
 )
+# So many keys are named in a sentence.
+_NAMED = 5
 _NAMES = {Tensor: "tensor", Storage: "storage"}
 
 
@@ -43,23 +45,24 @@ def state_in(content: Any, path: Path, key: str | None = None) -> Mapping[str, T
         return content
     found = _states(content)
     if not found:
-        for name, value in content.items():
-            if isinstance(value, dict) and "param_groups" not in value:  # that is an optimiser
-                found |= {f"{name}.{inner}": state for inner, state in _states(value).items()}
+        inner = {id(v): (k, v) for k, v in content.items() if isinstance(v, dict)}
+        for name, value in inner.values():
+            if "param_groups" not in value:  # that is an optimiser
+                found |= {f"{name}.{part}": state for part, state in _states(value).items()}
     if key is not None:
         if key not in found:
             raise UserError(
                 f"{path} has no state dict under the key {key!r}, but under "
-                f"{', '.join(found) or 'none'}"
+                f"{', '.join(list(found)[:_NAMED]) or 'none'}"
             )
         return found[key]
     usual = [name for word in _WRAPPERS for name in found if name.rpartition(".")[2] == word]
     usual = usual or list(found)
     if len(usual) > 1:
+        count = "two" if len(usual) == 2 else len(usual)
         raise UserError(
-            f"{path} holds {'two' if len(usual) == 2 else len(usual)} state dicts, under the keys "
-            f"{' and '.join(usual)}; save one of them alone, or choose one with key (--key of "
-            "import_zoo)"
+            f"{path} holds {count} state dicts, under the keys {' and '.join(usual[:_NAMED])}; "
+            "save one of them alone, or choose one with key (--key of import_zoo)"
         )
     if usual:
         return found[usual[0]]
@@ -67,7 +70,12 @@ def state_in(content: Any, path: Path, key: str | None = None) -> Mapping[str, T
 
 
 def _states(content: Mapping[Any, Any]) -> dict[str, Mapping[str, Tensor]]:
-    return {k: v for k, v in content.items() if isinstance(k, str) and _is_state(v)}
+    """The entries that are state dicts; one that has several keys is looked at once."""
+    known: dict[int, bool] = {}
+    for value in content.values():
+        if id(value) not in known:
+            known[id(value)] = _is_state(value)
+    return {k: v for k, v in content.items() if isinstance(k, str) and known[id(v)]}
 
 
 def _is_state(value: Any) -> bool:

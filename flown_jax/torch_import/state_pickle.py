@@ -86,11 +86,13 @@ class _Machine:
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._steps = self._copied = 0
 
     def run(self, stream: BinaryIO) -> Any:
         """The value of the next pickle of a stream."""
         for opcode, argument, _ in pickletools.genops(stream):
             name = opcode.name
+            self._steps += 1
             if name in _LITERALS:
                 self._stack.append(argument)
             elif name in _CONSTANTS:
@@ -147,15 +149,15 @@ class _Machine:
                 stack.append(Foreign(f"{module:s}.{attribute:s}"))
             case "REDUCE" | "NEWOBJ":
                 arguments, function = pop(), pop()
-                stack.append(_made(function, arguments))
+                self._make(function, arguments)
             case "NEWOBJ_EX":
                 _, arguments, function = pop(), pop(), pop()
-                stack.append(_made(function, arguments))
+                self._make(function, arguments)
             case "INST":
-                stack.append(_made(Foreign(argument.replace(" ", ".")), self._marked()))
+                self._make(Foreign(argument.replace(" ", ".")), self._marked())
             case "OBJ":
                 function, *arguments = self._marked()
-                stack.append(_made(function, arguments))
+                self._make(function, arguments)
             case "BUILD":
                 pop()  # the state of an object: of a dict's attributes no one asks
             case "BINPERSID":
@@ -164,6 +166,13 @@ class _Machine:
                     self._storages[found.key] = found
             case _:
                 raise ValueError(f"the opcode {name}")
+
+    def _make(self, function: Any, arguments: Any) -> None:
+        self._stack.append(made := _made(function, arguments))
+        if isinstance(made, dict):  # of a list, which took more steps than it has entries
+            self._copied += len(made)
+            if self._copied > self._steps:
+                raise ValueError("one list for many dicts")
 
     def _marked(self) -> list[Any]:
         """What was put on the stack since the last mark."""

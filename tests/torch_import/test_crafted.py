@@ -12,7 +12,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from flown_jax.torch_import import files
+from flown_jax.errors import UserError
+from flown_jax.torch_import import convert, files
 from flown_jax.torch_import.files import read_state_dict, write_state_dict
 from tests.torch_import.crafted import checkpoint, number, state, tensor, text
 from tests.torch_import.test_files import refusal
@@ -88,6 +89,35 @@ def test_what_is_nested_takes_no_time(tmp_path, made):
     assert time.process_time() - start < 1
 
 
+def test_time_is_no_square_of_the_length(tmp_path):
+    start = time.process_time()
+    many = 5_000
+    tensors = b"".join(text(f"t{i}") + b"h\x01" for i in range(many))
+    entries = b"".join(text(f"d{i}") + b"h\x02" for i in range(many))
+    whole = (
+        b"\x80\x02}(" + text("w") + tensor((4,), (1,)) + b"q\x010" + b"0}(" + tensors + b"uq\x020"
+    )
+    assert "5000 state dicts, under the keys d0 and d1" in refusal(
+        checkpoint(tmp_path / "x", whole + b"0}(" + entries + b"u.")
+    )
+    inner = b"}(" + text("a") + b"h\x02uq\x030"
+    again = b"}(" + entries.replace(b"h\x02", b"h\x03") + b"u."  # one dict under all keys
+    assert len(read_state_dict(checkpoint(tmp_path / "y", whole + inner + again))) == many
+    pairs = (
+        b"\x80\x02](" + b"".join(text(str(i)) + b"N\x86" for i in range(many)) + b"eq\x01\x85q\x02"
+    )
+    copies = b"ccollections\nOrderedDict\nq\x03" + b"h\x03h\x02R" * many
+    assert "cannot be read" in refusal(checkpoint(tmp_path / "z", pairs + copies + b"."))
+    deep = state(**{"a" + ".a" * 50_000: tensor((4,), (1,))})
+    convert_refused(read_state_dict(checkpoint(tmp_path / "d", deep)))
+    assert time.process_time() - start < 5
+
+
+def convert_refused(state):
+    with pytest.raises(UserError):
+        convert("resnet18", state, {"width": 1})
+
+
 def test_a_pickle_s_memory_is_no_larger_than_the_pickle(tmp_path):
     far = b"\x80\x02}r\xff\xff\xff\x7f."  # what is remembered as number 2**31 - 1
     assert "empty dict" in refusal(checkpoint(tmp_path / "x", far))
@@ -117,6 +147,9 @@ def test_archives_that_unpack_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_UNPACKED", 1 << 16)
     whole = state(w=tensor((4,), (1,)))
     path = checkpoint(tmp_path / "x", whole, bytes(2**16 + 1), compression=zipfile.ZIP_DEFLATED)
+    assert "it would unpack to" in refusal(path)
+    monkeypatch.setattr(files, "_PICKLE", 1 << 12)
+    path = checkpoint(tmp_path / "y", b"N" * 2**15 + whole, compression=zipfile.ZIP_DEFLATED)
     assert "it would unpack to" in refusal(path)
     path = checkpoint(tmp_path / "y", whole, compression=zipfile.ZIP_DEFLATED)
     raw = path.read_bytes()

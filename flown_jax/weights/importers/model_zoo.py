@@ -178,11 +178,12 @@ def _trial(path: Path) -> _Trial:
 def _results(path: Path) -> dict[int, dict[str, Any]]:
     """The rows of a result.json by training_iteration; of a repeated one the last."""
     rows = {}
-    if path.exists():
+    if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 row = _json(line)
-                rows[int(row["training_iteration"])] = row
+                if type(epoch := row["training_iteration"]) is int:
+                    rows[epoch] = row
             except (ValueError, LookupError, TypeError, RecursionError):
                 continue  # a line that a killed trial left half-written
     return rows
