@@ -24,8 +24,8 @@ from flown_jax.torch_import.state_tensors import (
     storage_type,
 )
 
-# The number 0x1950a86a20f9469cfc6c as a pickle: how torch.save began before torch 1.6.
-_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")
+# The number 0x1950a86a20f9469cfc6c, as a pickle of any protocol: how torch.save began before 1.6.
+_PICKLED, _LEGACY = b"\x80", bytes.fromhex("8a0a6cfc9c46f9206aa85019")
 _ZIP = b"PK\x03\x04"
 # Files that are mistaken for weights, by their first bytes.
 _OTHERS = {
@@ -71,7 +71,7 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, np.nd
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if start.startswith(_ZIP):
         return _read_zip(path, key)
-    if start.startswith(_LEGACY):
+    if start.startswith(_PICKLED) and _LEGACY in start[:32]:
         return _read_legacy(path, key)
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return _read_safetensors(path)
@@ -83,7 +83,7 @@ def read_state_dict(path: str | Path, key: str | None = None) -> dict[str, np.nd
             f"{path} is a tar archive, perhaps of PyTorch's format from before torch 0.1.10; "
             "unpack it, or load it with torch and save its state dict again"
         )
-    if start.startswith(b"\x80"):
+    if start.startswith(_PICKLED):
         raise UserError(
             f"{path} is a plain pickle, which runs code when it is loaded; save a state dict with "
             "torch.save or safetensors instead"

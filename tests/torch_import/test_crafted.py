@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from flown_jax.errors import UserError
-from flown_jax.torch_import import convert, files
+from flown_jax.torch_import import files, state_tensors
 from flown_jax.torch_import.files import read_state_dict, write_state_dict
+from flown_jax.torch_import.names import fitting
 from tests.torch_import.crafted import checkpoint, number, state, tensor, text
 from tests.torch_import.test_files import refusal
 
@@ -55,11 +55,11 @@ def test_an_axis_of_one_may_have_any_stride(tmp_path):
     assert read_state_dict(path)["w"].shape == (1, 4)
 
 
-def test_views_of_one_storage_do_not_multiply(tmp_path):
-    views = {f"t{i}": tensor((2**24,), (0,)) for i in range(5)}
-    assert "'t4' of shape (16777216,) is larger" in refusal(
-        checkpoint(tmp_path / "x", state(**views))
-    )
+def test_views_of_one_storage_do_not_multiply(tmp_path, monkeypatch):
+    monkeypatch.setattr(state_tensors, "_VIEWS", 1 << 12)
+    views = {f"t{i}": tensor((2**8,), (0,)) for i in range(5)}
+    path = checkpoint(tmp_path / "x", state(**views))
+    assert "'t4' of shape (256,) is larger" in refusal(path)
 
 
 def nested(levels: int, empty: bytes, close: bytes) -> bytes:
@@ -108,14 +108,10 @@ def test_time_is_no_square_of_the_length(tmp_path):
     )
     copies = b"ccollections\nOrderedDict\nq\x03" + b"h\x03h\x02R" * many
     assert "cannot be read" in refusal(checkpoint(tmp_path / "z", pairs + copies + b"."))
-    deep = state(**{"a" + ".a" * 50_000: tensor((4,), (1,))})
-    convert_refused(read_state_dict(checkpoint(tmp_path / "d", deep)))
+    for part in ("a", "module"):
+        deep = {f"{part}." * 20_000 + "weight": 0}
+        assert len(fitting(deep, lambda names: "weight" in names)) == 1
     assert time.process_time() - start < 5
-
-
-def convert_refused(state):
-    with pytest.raises(UserError):
-        convert("resnet18", state, {"width": 1})
 
 
 def test_a_pickle_s_memory_is_no_larger_than_the_pickle(tmp_path):
@@ -179,11 +175,11 @@ def test_what_archivers_and_editors_leave_is_read(tmp_path):
 def test_any_cut_of_a_file_is_a_sentence(tmp_path):
     write_state_dict(tmp_path / "x", {"w": np.ones(3, np.float32)})
     raw = (tmp_path / "x").read_bytes()
-    for length in range(4, len(raw), 7):
+    for length in range(4, len(raw), 17):
         (tmp_path / "y").write_bytes(raw[:length])
         refusal(tmp_path / "y")
     rng = np.random.default_rng(0)
-    for _ in range(100):  # any byte of the pickle may be another
+    for _ in range(40):  # any byte of the pickle may be another
         pickled = bytearray(state(w=tensor((2, 2), (2, 1))))
         pickled[rng.integers(len(pickled))] = rng.integers(256)
         path = checkpoint(tmp_path / "z", bytes(pickled))

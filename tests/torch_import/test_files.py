@@ -317,6 +317,10 @@ def test_the_format_before_torch_1_6(tmp_path, state):
     content = {"net": {"a": torch.arange(6.0).reshape(2, 3).T, "b": torch.ones(2).half()}, "acc": 1}
     path = saved(torch, content, tmp_path / "old", _use_new_zipfile_serialization=False)
     assert_same(read_state_dict(path), {k: v.numpy() for k, v in content["net"].items()})
+    for protocol in (3, 4, 5):
+        options = {"_use_new_zipfile_serialization": False, "pickle_protocol": protocol}
+        found = read_state_dict(saved(torch, content, tmp_path / "other", **options))
+        assert_same(found, {k: v.numpy() for k, v in content["net"].items()})
     raw = path.read_bytes()
     for length in (16, 100, len(raw) - 1):
         path.write_bytes(raw[:length])

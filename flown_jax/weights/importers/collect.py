@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,12 +197,16 @@ def folder_of(path: str | Path) -> Path:
       UserError: there is none; of archives and data sets it says what to do instead.
     """
     path = Path(path)
-    if path.is_dir():
-        return path
-    if path.suffix == ".zip" and path.exists():
-        raise UserError(f"{path} is an archive; unpack it and give the folder")
-    if path.exists():
-        raise UserError(f"{path} is a file, where a folder is wanted")
+    try:
+        if path.is_dir():
+            os.listdir(path)
+            return path
+        if path.suffix == ".zip" and path.exists():
+            raise UserError(f"{path} is an archive; unpack it and give the folder")
+        if path.exists():
+            raise UserError(f"{path} is a file, where a folder is wanted")
+    except OSError as error:  # no right to look into it, or a name that no file can have
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
     raise UserError(f"there is no folder {path}")
 
 

@@ -259,6 +259,8 @@ def test_percent_is_refused_and_what_is_no_number_left_out(tmp_path):
 def test_folders_without_trials_say_what_to_do(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         model_zoo.read(tmp_path / "absent")
+    with pytest.raises(UserError, match="cannot read .*: File name too long"):
+        model_zoo.read(tmp_path / ("n" * 300))
     with pytest.raises(UserError, match="there are no trials in"):
         model_zoo.read(tmp_path)
     archive = tmp_path / "zoo.zip"
