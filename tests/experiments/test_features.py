@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import types
+
 import jax
 import numpy as np
 import pytest
 
+from configs import fsl
 from experiments import features
 from experiments.stages import Stages
 from flown_jax.errors import UserError
@@ -29,6 +32,10 @@ class Remembered(Stages):
     def common(self, name, *arguments, **options):
         self.shared_result = super().common(name, *arguments, **options)
         return self.shared_result
+
+    def each(self, *arguments):
+        self.looked = super().each(*arguments)
+        return self.looked
 
 
 def marks_of(backbone):
@@ -67,7 +74,9 @@ def test_runs_of_other_seeds_share_nothing_unless_a_part_has_a_seed_of_its_own(b
     stages, data, same = begin("seed2", seed=2, backbone__seed=0)
     assert same.reused and same.path == backbone.path
     assert (backbone.path / "stage.json").stat().st_mtime_ns == written
-    assert stages.seconds == pytest.approx(data.seconds + same.seconds)
+    assert stages.looked.reused  # images are drawn once, too
+    seconds = stages.looked.seconds + data.seconds + same.seconds
+    assert stages.seconds == pytest.approx(seconds)
     assert stages.seconds_here == pytest.approx(data.seconds)
     assert marks_of(same) == {0}
     assert "classifier" not in same.values["variables"]["params"]
@@ -91,3 +100,53 @@ def test_an_encoder_that_is_not_there_is_one_sentence(tmp_path, fields, sentence
         stages = Stages(work)
     with pytest.raises(UserError, match=sentence):
         features.train_encoder(stages, config, None)
+
+
+IMAGES = {"classes": "aa", "foreign": {}, "absent": []}
+
+
+def test_images_whose_files_have_changed_are_looked_at_again(tmp_path, monkeypatch):
+    """Without a read while the files are as they were; other images are refused."""
+    found, read = {**IMAGES}, []
+
+    def describe(context):
+        read.append(context.name)
+        return dict(found)
+
+    # A stage's function sees its inputs alone: no closure.
+    monkeypatch.setattr(features, "_describe", types.FunctionType(_code, {"describe": describe}))
+    file = tmp_path / "sets" / "mini_imagenet" / "1.0.0" / "train"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"one")
+    config = fsl.get_config("mini_imagenet_tiny")
+    config.data.update(data_dir=str(tmp_path / "sets"), foreign=("cifar10",))
+
+    def begin(share, name="run"):
+        with Workdir(tmp_path / name, {}) as work:
+            stages = Stages(work, share=share)
+            return features.describe_images(stages, config.data, config.tasks)
+
+    for share, name in ((True, "run"), (False, "alone")):
+        read.clear()
+        found["classes"] = "aa"
+        first = begin(share, name)
+        assert begin(share, name).fingerprint == first.fingerprint and len(read) == 1
+        file.write_bytes(b"one")  # touched, and the same
+        assert begin(share, name).reused and len(read) == 2
+        file.write_bytes(b"two")
+        found["classes"] = "bb"
+        with pytest.raises(UserError, match='stage data .* finished with images.classes = "aa"'):
+            begin(share, name)
+    # A foreign set that came onto the disk later is one of other images.
+    found |= {"classes": "aa", "foreign": {"cifar10": "cc"}}
+    (tmp_path / "sets" / "cifar10").mkdir()
+    (tmp_path / "sets" / "cifar10" / "test").write_bytes(b"three")
+    with pytest.raises(UserError, match="no images.foreign.cifar10"):
+        begin(True)
+
+
+def _call(context):
+    return describe(context)  # noqa: F821
+
+
+_code = _call.__code__
