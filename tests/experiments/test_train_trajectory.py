@@ -93,6 +93,7 @@ def test_the_zoo_is_what_the_rows_say(finished):
     assert accuracy.mean() > 0.3  # by chance 0.1
     results = json.loads((finished / "results.json").read_text())
     cell = {"method": "all states", "metric": "accuracy"}
+    assert all(row["over"] == "networks" and row["unit"] for row in results["rows"])
     (row,) = [row for row in results["rows"] if cell.items() <= row.items()]
     assert row["value"] == pytest.approx(accuracy.mean()) and row["n"] == 10
     assert (finished / "figures" / "zoo.png").stat().st_size > 10_000

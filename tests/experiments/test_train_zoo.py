@@ -15,6 +15,7 @@ from experiments.zoo_training import held_out_seeds, split
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
+from flown_jax.evaluation.classification import interval
 from flown_jax.weights import zoo
 
 SMALL = (
@@ -57,13 +58,20 @@ def test_the_zoo_is_what_the_rows_say(finished):
     cell = {"set": "test", "method": "epoch 1", "metric": "accuracy"}
     (row,) = [row for row in rows if cell.items() <= row.items()]
     assert row["value"] == pytest.approx(accuracy[3:].mean()) and row["n"] == 3
+    # Student's: 75 of 100 intervals of 1.96 deviations would hold the mean of three networks.
+    assert row["ci95"] == pytest.approx(interval(accuracy[3:])[1], rel=1e-4)
+    assert all(row["over"] == "networks" and row["unit"] for row in rows)
     assert (finished / "figures" / "zoo.png").stat().st_size > 10_000
 
 
-def test_a_finished_run_is_shown_again(finished, capsys):
+def test_a_finished_run_is_shown_again(finished, capsys, monkeypatch):
     before = (finished / "zoo" / "manifest.json").stat().st_mtime_ns
+    results = (finished / "results.json").read_bytes()
+    monkeypatch.setattr(train_zoo, "environment", lambda: {"flown_jax": "of today"})
     train_zoo.run(config("tiny", *SMALL), str(finished))
     assert "the zoo lies in" in capsys.readouterr().out
+    # Where the results were made stays, too, whoever looks at them.
+    assert (finished / "results.json").read_bytes() == results
     assert (finished / "zoo" / "manifest.json").stat().st_mtime_ns == before
 
 

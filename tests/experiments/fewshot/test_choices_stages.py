@@ -75,5 +75,5 @@ def test_validation_tasks_reach_the_stages_that_choose(marks):
 
 
 def test_training_tasks_reach_all_that_learns(marks):
-    without = {"data", "backbone", "features-classes", "features-elsewhere"}
+    without = {"images", "data", "backbone", "features-classes", "features-elsewhere"}
     assert seen.differ(marks[""], marks["train"]) == set(marks[""]) - without

@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from experiments.compare.means import load, mean_rows
+from experiments.compare import load, mean_rows
 from flown_jax import MetaModel
 from flown_jax.errors import UserError
 from tests.parity.fixtures import ROOT
@@ -42,7 +42,14 @@ METHODS = {
 MAIN = "5-way 1-shot"
 # In their order: what lies in the run's folder, and what lies beside it.
 STAGES = ("data", "caml", "codec", "flow", "ddpm", "regression", "model", "evaluation-5-way-1-shot")
-SHARED = {"backbone", "features-classes", "features-out_of_distribution", "baselines", "heads"}
+SHARED = {
+    "images",
+    "backbone",
+    "features-classes",
+    "features-out_of_distribution",
+    "baselines",
+    "heads",
+}
 
 
 def command(workdir, *more: str) -> list[str]:
@@ -112,7 +119,7 @@ def test_the_results_are_tidy_and_complete(finished):
     found = {(row["method"], row["set"], row["metric"]) for row in results["rows"]}
     assert {(m, s, k) for m in METHODS for s in sets for k in metrics} <= found
     for row in results["rows"]:
-        assert set(row) == {"table", "method", "set", "metric", "value", "ci95", "n"}
+        assert row["over"] == "tasks" and len(row["unit"]) == 64
         assert row["table"] == MAIN
         assert np.isfinite(row["value"]) and row["ci95"] >= 0 and row["n"] == 20
     for method in METHODS:
@@ -120,7 +127,9 @@ def test_the_results_are_tidy_and_complete(finished):
     for name in ("results.md", "report.html", "config.json", "environment.json", "metrics.jsonl"):
         assert (workdir / name).stat().st_size > 0
     assert len(list((workdir / "figures").glob("*.png"))) >= 5
+    assert len({(row["set"], row["unit"]) for row in results["rows"]}) == len(sets)
     text = (workdir / "results.md").read_text()
+    assert text.count("± is the half width of the 95 % interval over 20 tasks.") == 3
     assert f"## {MAIN}: paired differences of `flown_ensemble`" in text
     assert f"## {MAIN}. {results['titles']['out_of_distribution']}" in text
     assert printed.count(MAIN) == 1 and set(results["titles"]) == sets
@@ -209,14 +218,10 @@ def test_a_killed_run_ends_with_the_same_rows(finished, stage):
 def test_runs_are_compared_by_their_means(finished):
     workdir, _ = finished
     results = load(workdir)
-    other = {
-        **results,
-        "seed": 1,
-        "rows": [{**r, "value": r["value"] + 1} for r in results["rows"]],
-    }
     # Runs of other tasks are independent; of the same ones a mean is as uncertain as each.
-    for tasks, factor, count in (("others", 0.5**0.5, 2), (results["tasks"], 1.0, 1)):
-        means = mean_rows([results, {**other, "tasks": tasks}])
+    for tasks, factor, count in (({"unit": "others"}, 0.5**0.5, 2), ({}, 1.0, 1)):
+        rows = [{**r, "value": r["value"] + 1, **tasks} for r in results["rows"]]
+        means = mean_rows([results, {**results, "seed": 1, "rows": rows}])
         for row, mean in zip(results["rows"], means, strict=True):
             assert mean["value"] == pytest.approx(row["value"] + 0.5)
             assert mean["ci95"] == pytest.approx(row["ci95"] * factor)

@@ -143,9 +143,12 @@ def aligned(tmp_path, monkeypatch):
         given = {}
         stages = seen.stages.Stages(types.SimpleNamespace(path=tmp_path))
         stages.count = lambda result: result
-        monkeypatch.setattr(
-            seen.stages, "stage", lambda _, name, inputs, *__, **___: given.update(inputs)
-        )
+
+        def stage(_, name, inputs, *__):
+            given.update(inputs)
+            return types.SimpleNamespace(fingerprint="")
+
+        monkeypatch.setattr(seen.stages, "stage", stage)
         zoos.align(stages, get_config("tiny").alignment, data(poisoned, **more))
         return run(zoos._align, tmp_path, **given)
 

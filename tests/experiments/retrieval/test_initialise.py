@@ -13,6 +13,7 @@ from experiments.retrieval import initialise as module
 from experiments.retrieval.check import check
 from experiments.retrieval.designs import Design
 from experiments.retrieval.initialise import STARTS
+from experiments.retrieval.measure import units
 from experiments.retrieval.zoos import Data
 from experiments.stages import Stages
 from flown_jax.data.pictures import Images, Pictures
@@ -90,7 +91,8 @@ def run(folder, **changes):
     design = Design("", whole, {}, done("codec", {}), conditions)
     aligned = done("aligned", {"train": {n: w + 1 for n, w in data.weights.items()}})
     with Workdir(folder, {}) as work:
-        found = module.initialise(Stages(work), whole, data, design, done("flow", {}), aligned)
+        flow, of = done("flow", {}), units(data, conditions)
+        found = module.initialise(Stages(work), whole, data, design, flow, aligned, of)
     return data, found, folder
 
 
@@ -108,6 +110,9 @@ def test_every_start_of_every_set_is_in_the_table(whole):
     found = {}
     for row in result["rows"]:
         found.setdefault(row["set"], {}).setdefault(row["method"], []).append(row["metric"])
+    assert all(row["over"] == "runs" for row in result["rows"])
+    # Here the Greek set has the images of the Latin one, and takes its networks.
+    assert len({row["unit"] for row in result["rows"]}) == 2
     assert list(found) == ["latin", "digits", "greek"]
     assert list(found["latin"]) == list(found["digits"]) == list(STARTS)
     assert list(found["greek"]) == [start for start in STARTS if start != "originals"]

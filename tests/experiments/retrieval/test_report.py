@@ -23,7 +23,7 @@ METRICS = {
 METHODS = ("originals", "aligned_mean", "kde", "pca", "flown", "flown_weights", "flown_prior")
 CURVES = {
     "mnist": {"flown": {"epochs": [0, 1], "mean": [0.9, 0.91], "std": [0.004, 0.002]}},
-    "usps": {"flown": {"epochs": [0, 1], "mean": [0.7, 0.8], "std": [0.0, 0.0]}},
+    "usps": {"flown": {"epochs": [0, 1], "mean": [0.7, 0.8], "std": [None, None]}},
 }
 
 
@@ -33,7 +33,8 @@ def results() -> dict:
     def add(table, method, name, metric, value, ci95=None, n=50):
         rows.append(
             {"table": table, "method": method, "set": name, "metric": metric}
-            | {"value": value, "ci95": ci95, "n": n}
+            | {"value": value, "ci95": ci95, "n": n, "unit": "u"}
+            | {"over": "runs" if table == "initialise" else "networks"}
         )
 
     for name in ("mnist", "letters"):
@@ -81,7 +82,20 @@ def written(folder, config, **changes) -> dict[str, list[str]]:
     report.write(folder, config, results(), found(**changes))
     parts = (folder / "results.md").read_text().split("\n## ")
     split = [part.split("\n\n", 1) for part in parts]
-    return {heading: text.strip().splitlines() for heading, text in split}
+    tables = {heading: text.strip().splitlines() for heading, text in split}
+    return {
+        heading: [line for line in lines if line[:1] == "|"] for heading, lines in tables.items()
+    }
+
+
+def test_every_table_says_what_its_intervals_are_over(tmp_path, config, undrawn):
+    written(tmp_path, config)
+    text = (tmp_path / "results.md").read_text()
+    about = "\n\n± is the half width of the 95 % interval over 50 networks.\n"
+    assert text.count(about) == 2  # a table a set
+    assert text.count("\n\n± is the standard deviation over 3 runs.\n") == 1
+    page = (tmp_path / "report.html").read_text()
+    assert "<p>± is the half width of the 95 % interval over 50 networks.</p>" in page
 
 
 def test_everything_is_written(tmp_path, config):

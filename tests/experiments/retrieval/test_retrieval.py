@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import shutil
 import threading
 import types
 
@@ -13,13 +15,14 @@ from configs.retrieval import get_config
 from experiments.retrieval import zoos
 from experiments.retrieval.check import check
 from experiments.retrieval.designs import changed
+from experiments.retrieval.measure import units
 from experiments.retrieval.words import introduction
 from experiments.retrieval.zoos import align, read_data
 from experiments.stages import Stages
 from flown_jax.data import image_sets, splits
 from flown_jax.errors import UserError
 from flown_jax.models.cnn import CNN
-from flown_jax.training.stages import plain_values
+from flown_jax.training.stages import StageResult, plain_values
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights import zoo
 from flown_jax.weights.spec import WeightSpec
@@ -140,6 +143,45 @@ def test_a_users_zoo_and_images_are_read_by_config_alone(zoo_folder, tmp_path):
     others, again = read(config, tmp_path / "second")
     assert others.shared != stages.shared
     assert align(others, config.alignment, again).fingerprint == first.fingerprint
+
+
+def nothing(context):
+    return {}
+
+
+def test_a_replaced_zoo_or_set_of_images_is_another_input(zoo_folder, tmp_path, monkeypatch):
+    """A finished run meets them in its stages, and its rows would be of another unit."""
+    monkeypatch.setattr(zoos, "_align", nothing)
+    folder = tmp_path / "own"
+    shutil.copytree(zoo_folder, folder)
+
+    def marks(name):
+        stages, data = read(own(folder), tmp_path / name)
+        known = StageResult("conditions", "draws", tmp_path, {}, 0.0)
+        assert units(data, known) != units(data, dataclasses.replace(known, fingerprint="other"))
+        aligned = align(stages, own(folder).alignment, data).fingerprint
+        return aligned, units(data, known)["pets"]
+
+    def replaced(change):
+        with np.load(folder / "pets.npz") as stored:
+            images = dict(stored)
+        change(images)
+        np.savez(folder / "pets.npz", **images)
+
+    first = marks("first")
+    assert marks("again") == first
+    replaced(lambda images: images["test_images"].__setitem__((0, 0, 0), 0))
+    other = marks("test")
+    assert other[0] == first[0] and other[1] != first[1]  # alignment sees training images
+    replaced(lambda images: images["train_images"].__setitem__(slice(None), 7))
+    assert marks("train")[0] != first[0]
+    whole = zoo.load(folder / "zoo")
+    shutil.rmtree(folder / "zoo")
+    zoo.create(folder / "zoo", whole.spec, dataset="pets", recipe=dict(whole.recipe))
+    rows = [{name: column[i] for name, column in whole.table.items()} for i in range(len(whole))]
+    zoo.add(folder / "zoo", whole.weights + 1, rows)
+    last = marks("zoo")
+    assert len({mark for found in (first, other, last) for mark in found}) == 5
 
 
 def test_pictures_are_known_by_their_content(zoo_folder, tmp_path):
