@@ -17,13 +17,13 @@ WEIGHT_FIXTURES = ("autoencoder_kl", "autoencoder_kl_chunks")
 
 
 @pytest.fixture(scope="module", params=(*WEIGHT_FIXTURES, "autoencoder_kl_ldm"))
-def any_case(request):
-    return _case(request.param)
+def any_case(request, source):
+    return _case(request.param, source)
 
 
 @pytest.fixture(scope="module", params=WEIGHT_FIXTURES)
-def weight_case(request):
-    return _case(request.param)
+def weight_case(request, source):
+    return _case(request.param, source)
 
 
 def test_every_parameter_has_its_place(any_case):
@@ -111,8 +111,8 @@ def test_extreme_moments_are_clipped(weight_case):
     assert_close(posterior.kl(), expected["kl_extreme"], TOLERANCE, "kl_extreme")
 
 
-def _case(name):
-    fixture = load(name)
+def _case(name, source):
+    fixture = load(name, source)
     variables = convert("autoencoder_kl", fixture.params, fixture.config)
     return fixture, module_from_config(fixture.config), variables
 

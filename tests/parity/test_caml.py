@@ -12,8 +12,8 @@ TOLERANCE = 4e-6
 
 
 @pytest.fixture(scope="module")
-def fixture():
-    return load("caml")
+def fixture(source):
+    return load("caml", source)
 
 
 def _cases(fixture):

@@ -23,8 +23,8 @@ from tests.parity.fixtures import assert_close, load
 
 
 @pytest.fixture(scope="module")
-def cfm():
-    return load("cfm")
+def cfm(source):
+    return load("cfm", source)
 
 
 def _paths(config):

@@ -14,8 +14,8 @@ from tests.parity.fixtures import assert_close, load
 
 
 @pytest.fixture(scope="module")
-def ddpm():
-    return load("ddpm")
+def ddpm(source):
+    return load("ddpm", source)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from flown_jax.conditioning.elmes import elmes, simplex
 from tests.parity.fixtures import load
 
 
-def test_every_pair_of_the_fixture():
-    fixture = load("elmes")
+def test_every_pair_of_the_fixture(source):
+    fixture = load("elmes", source)
     assert fixture.config["pairs"]
     for width, num_classes in fixture.config["pairs"]:
         name = f"p{width}_C{num_classes}"

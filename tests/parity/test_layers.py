@@ -28,8 +28,8 @@ VAE_NORM, UNET_NORM = (2, 1e-6), (32, 1e-5)  # groups and epsilon of the origina
 
 
 @pytest.fixture(scope="module")
-def fixture():
-    return load("layers")
+def fixture(source):
+    return load("layers", source)
 
 
 @pytest.fixture(scope="module")

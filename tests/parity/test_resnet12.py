@@ -14,8 +14,8 @@ TOLERANCE = 2e-6
 
 
 @pytest.fixture(scope="module")
-def fixture():
-    return load("resnet12")
+def fixture(source):
+    return load("resnet12", source)
 
 
 @pytest.fixture(scope="module")

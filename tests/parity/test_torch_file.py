@@ -11,8 +11,8 @@ from tests.parity import fixtures
 
 
 @pytest.fixture(scope="module")
-def zoo():
-    return fixtures.load("zoo_models")
+def zoo(source):
+    return fixtures.load("zoo_models", source)
 
 
 def test_a_real_checkpoint_gives_its_parameters_exactly(zoo, tmp_path):

@@ -15,8 +15,8 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module", params=("unet", "unet_class"))
-def case(request):
-    fixture = load(request.param)
+def case(request, source):
+    fixture = load(request.param, source)
     module = unet.module_from_config(fixture.config)
     variables = convert("unet", fixture.params, fixture.config)
     label = fixture.inputs.get("y")
@@ -25,8 +25,8 @@ def case(request):
 
 
 @pytest.fixture(scope="module")
-def conditioned_case():
-    fixture = load("unet_cond")
+def conditioned_case(source):
+    fixture = load("unet_cond", source)
     module = conditioned_unet.module_from_config(fixture.config)
     variables = convert("conditioned_unet", fixture.params, fixture.config)
     return fixture, module, variables

@@ -23,8 +23,8 @@ POOLS = {"CNN": (True, True, False), "CNN2": (True, True, False), "CNN3": (True,
 
 
 @pytest.fixture(scope="module")
-def fixture():
-    return load("zoo_models")
+def fixture(source):
+    return load("zoo_models", source)
 
 
 def part(arrays, case):
