@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.command import fields_of
+from experiments.stages import recipe
 from flown_jax import image_encoders
 from flown_jax.data import image_sets
 from flown_jax.encoders.codecs import FORMS
@@ -235,6 +236,25 @@ def check_fields(config: ConfigDict, like: ConfigDict, where: str = "") -> None:
     for field, value in fields_of(like):
         if field not in found and not _FREE.fullmatch(field):
             raise UserError(f"the config has no field {where}{field}, such as {_short(value)}.")
+
+
+def check_recipes(config: ConfigDict, where: str = "") -> None:
+    """Refuse recipes whose fields do not go together, such as a warm-up longer than the run.
+
+    Args:
+      config: with checked fields.
+      where: the dotted name of its group, with a dot at its end, or "".
+    Raises:
+      UserError: the first one, by its dotted name.
+    """
+    for name, part in config.items():
+        if name == "recipe" and "optimizer" in part and part.get("steps"):
+            try:
+                recipe(config).chain()
+            except ValueError as error:
+                raise UserError(f"{where}recipe does not fit: {error}") from error
+        elif isinstance(part, ConfigDict):
+            check_recipes(part, f"{where}{name}.")
 
 
 def check_images(name: str, folder: str) -> None:

@@ -63,6 +63,12 @@ def check_tasks(config: ConfigDict, where: str = "") -> None:
             f"{prefix}data.images_per_class is {there}; training tasks, with {prefix}tasks.shots, "
             f"{prefix}targets.shots and {prefix}tasks.query, need {wanted} images of each class."
         )
+    width, heads = part.backbone.channels[-1] + part.caml.label_dim, part.caml.num_heads
+    if part.encoder.kind == "trained" and width % heads:
+        raise UserError(
+            f"{prefix}caml.num_heads is {heads}; it must divide the last of "
+            f"{prefix}backbone.channels and {prefix}caml.label_dim together, {width}."
+        )
     for field in ("tasks.train_query", "caml.query"):
         check_at_most(config, prefix + field, f"{prefix}tasks.query")
 

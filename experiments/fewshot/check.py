@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs.fsl import get_config
 from experiments.command import fields_of
 from experiments.fewshot.designs import schedule
-from experiments.fields import check_at_most, check_fields, fitting
+from experiments.fields import check_at_most, check_fields, check_recipes, fitting
 from experiments.settings import check_tasks, settings
 from flown_jax.data.datasets import FEW_SHOT, few_shot
 from flown_jax.encoders.codecs import make_codec, tuples
@@ -21,6 +21,7 @@ from flown_jax.flow.couplings import get_coupling, needs_groups
 from flown_jax.flow.sampling import sample
 from flown_jax.flow.sources import get_source
 from flown_jax.velocity.make import make_velocity
+from flown_jax.velocity.token_transformer import TokenTransformer
 
 # A width for the shapes of codecs; the features' own is known when images were encoded.
 _WIDTH = 64
@@ -41,6 +42,7 @@ def check(config: ConfigDict) -> None:
     for name, design in config.beside.items():
         check_fields(design, own, f"beside.{name}.")
     check_tasks(config)
+    check_recipes(config)
     found, tasks = settings(config.tasks.settings), config.tasks
     file = config.encoder.weights
     if config.encoder.kind not in ("trained", "function") and not os.path.isfile(file):
@@ -74,7 +76,9 @@ def _check_design(design: ConfigDict, way: int) -> None:
         shape = _latent_shape(codec, way)
     sizes = tuples(design.velocity.sizes.to_dict())
     with fitting(f"velocity.sizes, with velocity.kind {design.velocity.kind!r},"):
-        make_velocity(design.velocity.kind, shape[1:], **sizes)
+        velocity = make_velocity(design.velocity.kind, shape[1:], **sizes)
+        if isinstance(velocity, TokenTransformer) and velocity.width % velocity.num_heads:
+            raise ValueError(f"{velocity.num_heads} heads do not divide a width {velocity.width}.")
     get_source(design.flow.source)
     coupling = design.flow.coupling
     # Entropic transport has a strength, which nobody needs to give to be refused.

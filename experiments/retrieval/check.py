@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs.retrieval import get_config
 from configs.zoo import variants as zoo_variants
-from experiments.fields import check_at_most, check_fields, fitting
+from experiments.fields import check_at_most, check_fields, check_recipes, fitting
 from experiments.retrieval.designs import changed
 from experiments.settings import check_tasks
 from flown_jax.data import image_sets
@@ -45,7 +45,9 @@ def check(config: ConfigDict) -> None:
         image_sets.facts(config.prior.dataset)  # refuses a name that is nobody's
     check_initialise(config)
     for changes in ({}, *(part.to_dict() for part in config.beside.values())):
-        _check_design(changed(config, changes))
+        design = changed(config, changes)
+        check_recipes(design)
+        _check_design(design)
     sampling = {"solver": config.sampling.solver, "steps": config.sampling.steps}
     jax.eval_shape(lambda x: sample(lambda x, t, y: -x, x, **sampling).x1, jnp.zeros((1, 2)))
 

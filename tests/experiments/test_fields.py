@@ -90,6 +90,9 @@ def test_entries_of_tuples_are_checked():
         (fewshot_check, fsl, "tiny", "tasks.train", 0, "tasks.train is 0"),
         (fewshot_check, fsl, "tiny", "targets.shots", 16, "need 21 images of each class"),
         (fewshot_check, fsl, "tiny", "encoder.kind", "vit", "an encoder 'vit' needs a file"),
+        (fewshot_check, fsl, "tiny", "caml.num_heads", 5, "caml.num_heads is 5; it must divide"),
+        (fewshot_check, fsl, "tiny", "velocity.sizes.num_heads", 5, "5 heads do not divide"),
+        (fewshot_check, fsl, "tiny", "ddpm.recipe.warmup", 20, "ddpm.recipe does not fit: warmup"),
         (fewshot_check, fsl, "tiny", "note", "x", "a field note, which no command knows"),
         (
             fewshot_check,
@@ -107,6 +110,7 @@ def test_entries_of_tuples_are_checked():
         (retrieval_check, retrieval, "tiny", "features.caml.query", 6, "at most features.tasks.qu"),
         (retrieval_check, retrieval, "tiny", "zoos.dragons", "", "no variant 'dragons'"),
         (retrieval_check, retrieval, "tiny", "beside.task.codec.recipe.steps", 0, "beside.task"),
+        (retrieval_check, retrieval, "tiny", "prior.recipe.warmup", 30, "prior.recipe does not"),
         (retrieval_check, retrieval, "tiny", "prior.dataset", "dragons", "dragons"),
         (zoo_check, zoo, "tiny", "data.name", "dragons", "there is no image set 'dragons'"),
         (zoo_check, zoo, "tiny", "networks.count", -1, "networks.count is -1"),
