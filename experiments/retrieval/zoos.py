@@ -131,32 +131,22 @@ def read_zoo(stages: Stages, config: ConfigDict, name: str) -> tuple[Zoo, Zoo]:
                 "epochs."
             )
     whole = whole.select(chosen)
-    train, held_out = (_part(name, whole, kind) for kind in ("train", "held_out"))
-    numbers = _numbers(train)
-    there = max(numbers) + 1
-    if config.networks > there:
-        raise UserError(
-            f"networks is {config.networks}; the zoo of {name} has {there} networks of the split "
-            "'train' at the chosen epochs (0 takes all)."
-        )
-    wanted = config.networks or there
-    return train.select([i for i, number in enumerate(numbers) if number < wanted]), held_out
-
-
-def _part(name: str, whole: Zoo, kind: str) -> Zoo:
-    part = whole.select([i for i, of in enumerate(whole.table["split"]) if of == kind])
-    if (count := len(set(_numbers(part)))) < 2:
-        raise UserError(
-            f"the zoo of {name} has {count} networks of the split {kind!r} at the chosen "
-            "epochs; two are needed."
-        )
-    return part
-
-
-def _numbers(part: Zoo) -> list[int]:
-    """The network of each row; of a single trajectory every state counts as one."""
-    numbers = networks(part.table)
-    return numbers if len(set(numbers)) > 1 else list(range(len(numbers)))
+    of = networks(whole.table)
+    if len(set(of)) == 1:  # of a single trajectory every state counts as a network
+        of = list(range(len(whole)))
+    parts = []
+    for kind, wanted in (("train", config.networks), ("held_out", 0)):
+        rows = [i for i, split in enumerate(whole.table["split"]) if split == kind]
+        numbers = list(dict.fromkeys(of[i] for i in rows))
+        if len(numbers) < max(2, wanted):
+            needed = f"networks asks for {wanted} (0 takes all)" if wanted else "two are needed"
+            raise UserError(
+                f"the zoo of {name} has {len(numbers)} networks of the split {kind!r} at the "
+                f"chosen epochs; {needed}."
+            )
+        chosen = set(numbers[: wanted or None])
+        parts.append(whole.select([i for i in rows if of[i] in chosen]))
+    return parts[0], parts[1]
 
 
 def _trained(stages: Stages, config: ConfigDict, name: str) -> Path:

@@ -64,6 +64,7 @@ def evaluated(tmp_path, validation, test):
         train={},
         validation=validation,
         test={"in_distribution": test},
+        units={"in_distribution": "tasks"},
         chosen={
             "length": 1.0,
             "l2": 1.0,

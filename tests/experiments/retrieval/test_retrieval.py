@@ -273,8 +273,14 @@ def test_networks_are_counted_and_not_their_epochs(zoo_folder, tmp_path):
     # What is pooled is one state a network.
     assert data.last == {"pets": [1, 3, 5]}
     assert np.array_equal(data.fresh["pets"], data.held_out["pets"].weights[[1, 3]])
-    with pytest.raises(UserError, match="networks is 5; the zoo of pets has 4 networks"):
+    with pytest.raises(UserError, match="has 4 networks of the split 'train'.* asks for 5"):
         read(own(zoo_folder, zoos={"pets": folder}, networks=5), tmp_path / "more")
+    rows = states(5, (1, 2, 3))
+    for row in rows[9:12]:
+        row["split"] = "train"
+    folder = zoo_of(zoo_folder, "alone", {}, rows)
+    with pytest.raises(UserError, match="has 1 networks of the split 'held_out'"):
+        read(own(zoo_folder, zoos={"pets": folder}, epochs=(2, 3)), tmp_path / "alone")
 
 
 def test_the_leader_is_never_chosen_on_test_images(zoo_folder, tmp_path, monkeypatch):
