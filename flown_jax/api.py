@@ -162,9 +162,9 @@ class MetaModel:
         Args:
           images: (m, H, W) or (m, H, W, C) of NumPy, JAX or another library; uint8, or floating
             point in [0, 1]. For whole networks of any size, grey or in colour.
-          labels: m labels, a list or an array. For heads of any kind (strings, numbers); their order in the result is
-            that of `class_names`, or of their first appearance. For whole networks the class
-            numbers or names of the data set that is shown.
+          labels: m labels, a list or an array. For heads of any kind (strings, numbers); their
+            order in the result is that of `class_names`, or of their first appearance. For whole
+            networks the class numbers or names of the data set that is shown.
           class_names: all classes, each with at least one image.
           samples: how many networks to draw; None for what the experiment drew.
           seed: of the draw, from 0 below 2**32.

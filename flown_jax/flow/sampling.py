@@ -146,7 +146,8 @@ def time_grid(
         and (np.all(difference > 0) or np.all(difference < 0))
     ):
         raise ValueError(
-            f"times must be at least two, finite, strictly increasing or decreasing, got {grid.tolist()}."
+            "times must be at least two, finite, strictly increasing or decreasing, got "
+            f"{grid.tolist()}."
         )
     return grid
 

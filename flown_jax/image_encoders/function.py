@@ -114,8 +114,8 @@ class Function:
             if ours:
                 raise ours[0]
             raise UserError(
-                f"the image encoder {self._name} takes none of the pictures that its fingerprint is "
-                f"made on ({' or '.join(map(str, channels))} channels, side "
+                f"the image encoder {self._name} takes none of the pictures that its fingerprint "
+                f"is made on ({' or '.join(map(str, channels))} channels, side "
                 f"{side or ', '.join(map(str, _SIDES))}): {type(told[-1]).__name__}: {told[-1]}"
                 f"{'' if side else '; set its side to that of its images'}."
             ) from told[-1]

@@ -39,7 +39,6 @@ _FIELDS = {
     "latent_shape",
     "source",
     "sampling",
-    "trained_on",
 }
 
 
@@ -128,7 +127,7 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
       UserError: fields that are missing or unknown, a kind of target that nobody registered, or
         parts that do not fit.
     """
-    if set(description) != _FIELDS:
+    if set(description) - {"trained_on"} != _FIELDS:
         raise UserError(
             f"a meta-model's description has the fields {', '.join(sorted(_FIELDS))}, not "
             f"{', '.join(sorted(map(str, description))) or 'none'}."

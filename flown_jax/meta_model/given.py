@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 from collections.abc import Hashable, Iterable, Mapping, Sequence, Set
@@ -136,10 +137,8 @@ def checked_sampling(
     count = _whole(samples, "samples", 1, "at least 1 network must be drawn")
     number = None
     if not isinstance(temperature, bool | str) and np.ndim(temperature) == 0:
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             number = float(temperature)
-        except (TypeError, ValueError):
-            pass
     if number is None or not 0 <= number < math.inf:
         raise UserError(f"temperature is {temperature!r:.60}; it is a finite number from 0 up.")
     return {

@@ -244,9 +244,7 @@ def test_errors():
         c.exact_ot(KEY, x0[:3], x1)
     with pytest.raises(ValueError, match="leading axis of 4"):
         c.exact_ot(KEY, x0, x1, jnp.arange(3))
-    with pytest.raises(
-        ValueError, match="reg of the method .sinkhorn. must be a finite number above 0"
-    ):
+    with pytest.raises(ValueError, match="reg of the method .sinkhorn. must be a finite"):
         c.ot_plan(np.ones((2, 2)), "sinkhorn")
     with pytest.raises(ValueError, match="is unknown, expected exact"):
         c.ot_plan(np.ones((2, 2)), "partial")

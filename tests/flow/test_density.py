@@ -65,14 +65,8 @@ def test_without_bandwidth_draws_are_members_equally_likely():
         (lambda: density.rule_bandwidth(LATENTS, "wide"), "'wide' is unknown; .* silverman, scott"),
         (lambda: density.sample(KEYS[0], LATENTS, "wide"), "'wide' is unknown"),
         (lambda: density.rule_bandwidth(LATENTS[:1]), "two latents or more"),
-        (
-            lambda: density.sample(KEYS[0], LATENTS, -0.1),
-            "the bandwidth must be a finite number of at least 0, got -0.1",
-        ),
-        (
-            lambda: density.sample(KEYS[0], LATENTS, float("nan")),
-            "the bandwidth must be .* got nan",
-        ),
+        (lambda: density.sample(KEYS[0], LATENTS, -0.1), "bandwidth must be .*, got -0.1"),
+        (lambda: density.sample(KEYS[0], LATENTS, float("nan")), "bandwidth must be .*, got nan"),
         (lambda: density.sample(KEYS[0], LATENTS[0]), r"not float32 \(3,\)"),
         (lambda: density.sample(KEYS[0], jnp.ones((2, 3), int)), "not int32"),
     ],

@@ -73,7 +73,8 @@ def test_a_new_kind_of_target_is_trained_sampled_exported_and_used(tmp_path):
     more |= {"codec": {"form": "mlp", "sizes": sizes}, "velocity": {"kind": "mlp", "sizes": {}}}
     more |= {"sampling": {"solver": "euler", "steps": 10, "temperature": 1.0}}
     about, arrays = build.describe("curves", encoder, transform, conditioner, space, params, **more)
-    model = MetaModel.load(MetaModel(build.build(about, arrays), arrays).export(tmp_path / "model"))
+    folder = MetaModel(build.build(about, arrays), arrays).export(tmp_path / "model")
+    model = MetaModel.load(folder, allow_functions=True)
     shown = np.asarray([[0.2, 0.1, -0.2], [-0.1, -0.2, 0.2]]) @ BASIS
     for one, other in (shown, shown[::-1]):
         made = model.generate(((1 + one) / 2)[None, None], ["a"], samples=20).weights @ BASIS
