@@ -63,7 +63,14 @@ def load_tree(path: str | Path) -> dict[str, Any]:
             leaves |= header["plain"]
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ) as error:
         raise UserError(f"{path} is damaged or not a result of flown_jax") from error
     tree: dict[str, Any] = {}
     for name, leaf in leaves.items():
@@ -71,6 +78,8 @@ def load_tree(path: str | Path) -> dict[str, Any]:
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{path} is damaged or not a result of flown_jax")
         node[last] = leaf
     return tree
 
