@@ -82,7 +82,8 @@ class Function:
           UserError: the function takes none of the pictures, or gives a picture other features the
             second time or beside other pictures.
         """
-        digest, told = hashlib.sha256(), []
+        digest = hashlib.sha256()
+        told: list[Exception] = []
         for count in channels:
             taken = 0
             for size in [side] if side else _SIDES:
