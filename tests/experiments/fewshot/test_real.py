@@ -38,6 +38,7 @@ OVERRIDES = {
     "targets.base_scales": (1.0,),
     "caml.base_weights": (1.0,),
     "sampling.samples": 2,
+    "sampling.top": 2,
     "sampling.curve_samples": 2,
     "sampling.temperatures": (1.0,),
     "sampling.nfe_curve": (1,),
