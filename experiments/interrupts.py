@@ -26,8 +26,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 2.0  # seconds in which what is open is closed
 
 # unwind: a signal may raise KeyboardInterrupt now. status: of the signal that came, or 0.
-_state = types.SimpleNamespace(installed=False, unwind=False, status=0)
-_told = threading.Lock()
+_state = types.SimpleNamespace(installed=False, unwind=False, status=0, told=False)
+# Whoever comes second waits until the sentence is written; a handler may interrupt itself.
+_telling = threading.RLock()
 
 
 def install() -> None:
@@ -92,10 +93,12 @@ def _watch(receiver: int) -> None:
 
 def _tell() -> None:
     """Write the sentence, once; nothing is written behind it, such as others' tracebacks."""
-    if not _told.acquire(blocking=False):
-        return
-    # A progress bar hides the cursor and ends without a new line.
-    clear = "\r\x1b[?25h\n" if os.isatty(2) else ""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{clear}error: {SENTENCE}\n".encode())
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    with _telling:
+        if _state.told:
+            return
+        _state.told = True
+        # A progress bar hides the cursor and ends without a new line.
+        clear = "\r\x1b[?25h\n" if os.isatty(2) else ""
+        with contextlib.suppress(OSError):
+            os.write(2, f"{clear}error: {SENTENCE}\n".encode())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
