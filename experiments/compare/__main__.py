@@ -23,7 +23,8 @@ _LEGEND = (
     "The first ± is the 95 % interval within runs, over what the last column says; it is narrowed "
     "by more runs only where each of them drew tasks of its own. `seeds ±` is Student's 95 % "
     "interval over the runs' values: what a seed changes, and nothing of what all runs share (one "
-    "unit: the same zoo, test images and support draws). Where there are both, both count."
+    "unit: the same zoo, test images and support draws; several units: not the same ones). "
+    "Where there are both, both count."
 )
 
 
@@ -44,7 +45,13 @@ def compared(runs: Sequence[Run], against: str | None = None) -> str:
       UserError: runs that make no mean, or none with the method `against`.
     """
     rows = mean_rows(runs)
-    parts = other_versions(runs) + difference_tables(differences(runs, against), len(runs))
+    apart = differences(runs, against)
+    parts = other_versions(runs) + difference_tables(apart, len(runs))
+    if against is not None:
+        without = {row["table"]: "" for row in rows} | {row["table"]: against for row in apart}
+        parts += [
+            f"No row of {table} is of `{against}`." for table, of in without.items() if not of
+        ]
     for table, name in dict.fromkeys((row["table"], row["set"]) for row in rows):
         shown = [row for row in rows if (row["table"], row["set"]) == (table, name)]
         words = {row["method"]: "" for row in shown}

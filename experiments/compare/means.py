@@ -76,7 +76,7 @@ def over_words(row: Row) -> str:
         if runs == 1:
             parts.append(count)
         elif row["over"] != "tasks":
-            parts.append(f"{count} a run" + (", one unit" if units == 1 else ""))
+            parts.append(f"{count} a run" + (", one unit" if units == 1 else ", several units"))
         else:
             of = {1: "the same in all runs", runs: "each run's own"}.get(units, "shared in part")
             parts.append(f"{count}, {of}")

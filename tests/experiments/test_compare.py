@@ -100,7 +100,7 @@ def test_nothing_but_tasks_narrows(over, units):
         one["rows"][0]["unit"] = unit
     mean = only(compare.mean_rows(runs))
     assert mean["ci95"] == pytest.approx(0.09) and mean["n"] == 80
-    assert over_words(mean) == f"80 {over} a run; 3 seeds"
+    assert over_words(mean) == f"80 {over} a run, several units; 3 seeds"
 
 
 def test_the_same_networks_in_all_runs_are_as_unsure_as_in_one():
@@ -226,6 +226,17 @@ def test_another_method_can_be_compared_with(monkeypatch, capsys, tmp_path):
     text = printed(monkeypatch, capsys, tmp_path, [run(0), run(1)], "--against=flown")
     assert "minus that of `flown`, points: mean ± 95 % interval over 2 seeds" in text
     assert "| `class_mean` | -8.4 ±" in text
+
+
+def test_a_table_without_the_other_method_is_told():
+    runs = [run(0), run(1)]
+    for one in runs:
+        one["rows"] = [
+            r for r in one["rows"] if r["method"] != "class_mean" or r["table"] == TABLES[0]
+        ]
+    text = compared(runs, "class_mean")
+    assert text.count("No row of 10-way 5-shot is of `class_mean`.") == 1
+    assert "No row of 5-way" not in text and "No row of" not in compared(runs)
 
 
 def test_one_setting_has_the_heading_of_its_set():
