@@ -38,6 +38,10 @@ _ACTIVATIONS = {"tanh": torch.tanh, "gelu": functional.gelu, "leakyrelu": functi
 # pooled convolutions, widths: of the convolutions, their kernels, then hidden, then classes.
 _CNNS: dict[str, tuple[Any, ...]] = {
     "small1.": ("CNN", 1, 28, "tanh", 0.0, (0, 3, 6, 9, 11), (1, 1, 0), (4, 3, 2), (5, 5, 2), 6, 4),
+    "small3.": ("CNN", 3, 28, "gelu", 0.0, (0, 3, 6, 9, 11), (1, 1, 0), (3, 4, 2), (5, 5, 2), 5, 3),
+    "medium1.": (
+        "CNN3", 1, 32, "tanh", 0.0, (0, 4, 8, 13, 16), (1, 1, 1), (3, 4, 3), (3, 3, 3), 5, 3,
+    ),
     "medium3.": (
         "CNN3", 3, 32, "gelu", 0.0, (0, 4, 8, 13, 16), (1, 1, 1), (4, 5, 3), (3, 3, 3), 6, 4,
     ),
