@@ -175,6 +175,8 @@ def test_where_a_zoo_does_not_say_it_validation_images_tell_the_reference(aligne
 
     def align_zoos(joint, weights, references, images, **_):
         found.update(references)
+        for name, own in data().weights.items():  # and nothing of the held-out networks
+            np.testing.assert_array_equal(weights[name], own)
         return {}
 
     monkeypatch.setattr(zoos, "log_probabilities", log_probabilities)
@@ -326,7 +328,7 @@ def tuned(tmp_path, patch, poisoned):
 
     patch.setattr(initialise, "train_with_rates", train)
     patch.setattr(initialise, "tuned_accuracy", measured)
-    start = np.zeros((3, fields.spec_of("latin").size))
+    start = np.arange(3.0)[:, None] * np.ones(fields.spec_of("latin").size)
     patch.setattr(initialise, "_starts", lambda *_: ({"one": start, "two": start + 1}, []))
     part = {"images": 20, "epochs": (0, 1), "runs": 3, "rates": (1.0, 3.0), "tuned_at": 1}
     run(
@@ -384,5 +386,6 @@ def test_rates_are_chosen_on_validation_images(tmp_path, monkeypatch, of):
         np.testing.assert_array_equal(whole[""]["tested"][0], test.inputs)
         np.testing.assert_array_equal(whole[""]["tested"][1], test.labels)
         assert whole[""]["tested"][1].tolist() != whole["test"].pop("tested")[1].tolist()
-        tried = whole[""]["tried"]["one"]
-        assert len(tried) == 1 and len(whole[""]["starts"]["one"]) == 2  # a network of its own
+        # The network that the rate is chosen with is none of those that are measured.
+        tried, starts = (whole[""][part]["one"][:, 0].tolist() for part in ("tried", "starts"))
+        assert len(tried) == 1 and len(starts) == 2 and not set(tried) & set(starts)
