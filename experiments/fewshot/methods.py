@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments.fewshot.designs import latents_of, network_of, schedule
 from experiments.tasks import caml_of, conditioner_of
+from flown_jax.evaluation.classification import index_of_best
 from flown_jax.evaluation.predictions import Prediction
 from flown_jax.few_shot import sampling
 from flown_jax.few_shot.evaluation import mixed_with_head, sampled, single
@@ -194,7 +195,8 @@ class Methods:
         alone, query = self._caml(validation), jnp.asarray(validation.query())
         base = self._base(self.parts.latents, jnp.asarray(validation.support()))
         mixed = {w: mixed_with_head(alone, base, query, w) for w in self.given.base_weights}
-        self.caml_weight = max(mixed, key=lambda w: mixed[w].accuracy().mean())
+        scores = [prediction.accuracy().mean() for prediction in mixed.values()]
+        self.caml_weight = list(mixed)[index_of_best(scores)]
 
     def _ddpm(self, steps: int) -> Callable[..., Any]:
         """(key, support, samples, temperature) -> heads and evaluations of the DDPM."""

@@ -18,7 +18,7 @@ from experiments.stages import Stages
 from experiments.zoo_training import ZooTraining
 from flown_jax.data.pictures import Images, Pictures
 from flown_jax.errors import UserError
-from flown_jax.evaluation.classification import accuracy
+from flown_jax.evaluation.classification import accuracy, index_of_best
 from flown_jax.evaluation.networks import log_probabilities
 from flown_jax.networks.starts import on_disk
 from flown_jax.training.fingerprints import plain_values
@@ -203,7 +203,7 @@ def _best(zoo: Zoo) -> int | None:
 
 def _best_of(spec: WeightSpec, weights: np.ndarray, pictures: Pictures) -> int:
     log_probs = log_probabilities(spec, weights, pictures.inputs[:_JUDGED])
-    return int(accuracy(log_probs, pictures.labels[:_JUDGED]).argmax())
+    return index_of_best(accuracy(log_probs, pictures.labels[:_JUDGED]))
 
 
 def _align(context: StageContext) -> dict[str, Any]:

@@ -118,6 +118,18 @@ def difference_interval(
     return mean - other, float(t_quantile(freedom, confidence) * np.sqrt(errors.sum()))
 
 
+def index_of_best(scores: ArrayLike, *, smallest: bool = False) -> int:
+    """The index of the largest (smallest) of scores (N,), the first of equals; never of NaN.
+
+    Raises:
+      ValueError: all are NaN, or there are none.
+    """
+    values = np.asarray(scores, np.float64)
+    if values.ndim != 1 or np.isnan(values).all():
+        raise ValueError(f"nothing can be chosen by {values.tolist()}.")
+    return int(np.nanargmin(values) if smallest else np.nanargmax(values))
+
+
 def paired_interval(
     values: ArrayLike, baseline: ArrayLike, confidence: float = 0.95
 ) -> tuple[float, float | None]:

@@ -107,9 +107,8 @@ def yard(data: SetMeasures, networks: int = 50, last: Sequence[int] | None = Non
         state of each; None for all.
     """
     own = np.arange(len(data.train)) if last is None else np.asarray(last)
-    errors = novelty.error_sets(
-        log_probabilities(data.spec, data.train, data.images).argmax(-1), data.labels
-    )
+    log_probs = log_probabilities(data.spec, data.train, data.images)
+    errors = novelty.error_sets(classes(log_probs), data.labels)
     first = data.train[own[:networks]]
     among = matched_distances(data.spec, first, first, data.matching)
     held_out = matched_distances(data.spec, data.held_out, data.train, data.matching)
@@ -135,9 +134,9 @@ def measure(
     """
     count = len(weights)
     log_probs = log_probabilities(data.spec, weights, data.images)
-    errors = novelty.error_sets(log_probs.argmax(-1), data.labels)
+    errors = novelty.error_sets(classes(log_probs), data.labels)
     accuracy = 1 - errors.mean(1)
-    averaged = np.exp(log_probs[:MEMBERS]).mean(0).argmax(-1)
+    averaged = classes(np.exp(log_probs[:MEMBERS]).mean(0))
     drawn = min(count, len(scale.originals))
     best, best_originals = (best_of(of, drawn) for of in (accuracy, scale.originals))
     minus, both = difference_interval(accuracy, scale.originals)
@@ -165,6 +164,11 @@ def measure(
         name: {"value": value, "ci95": ci95, "n": n} for name, (value, ci95, n) in found.items()
     }
     return metrics, accuracy
+
+
+def classes(scores: np.ndarray) -> np.ndarray:
+    """The class (...) of the largest of scores (..., n); -1, which is none, where one is NaN."""
+    return np.where(np.isnan(scores).any(-1), -1, scores.argmax(-1))
 
 
 def best_of(accuracies: np.ndarray, drawn: int, best: int = TOP) -> float:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from flown_jax.models.many import hits
 from flown_jax.weights.spec import WeightSpec
 
 _IMAGES, _VECTORS = 50, 50  # at a time where the vectors are a part of the network
@@ -84,8 +85,8 @@ def _sums(
             base = buffers_spec.unflatten(statistics, host)
         logits = spec.apply(vector, images, base)
         nll = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-        hits = jnp.sum(jnp.argmax(logits, axis=-1) == labels)
-        return hits, jnp.sum(jnp.where(labels < 0, 0.0, nll))
+        right = jnp.sum(hits(logits, labels))
+        return right, jnp.sum(jnp.where(labels < 0, 0.0, nll))
 
     if spec.partial:
         return jax.vmap(one)(weights, buffers)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from flown_jax.evaluation.classification import index_of_best
 from flown_jax.few_shot.evaluation import sampled, single
 from flown_jax.few_shot.target_heads import fit_heads
 from flown_jax.few_shot.tasks import TaskTable
@@ -43,9 +43,9 @@ def choose_baselines(
     fitted = [fit_logistic(validation.support(), inverse_penalty=c) for c in inverse_penalties]
     of_c = [single(jnp.asarray(heads), query).accuracy().mean() for heads in fitted]
     return {
-        "length": float(lengths[int(np.argmax(of_length))]),
-        "l2": float(l2[int(np.argmax(of_l2))]),
-        "inverse_penalty": float(inverse_penalties[int(np.argmax(of_c))]),
+        "length": float(lengths[index_of_best(of_length)]),
+        "l2": float(l2[index_of_best(of_l2)]),
+        "inverse_penalty": float(inverse_penalties[index_of_best(of_c)]),
         "probe_accuracy": [float(a) for a in of_length],
         "ridge_accuracy": [float(a) for a in of_l2],
         "logistic_accuracy": [float(a) for a in of_c],
@@ -71,5 +71,5 @@ def choose_temperature(
         found["ece"].append(made["ensemble"].ece()[0])
         found["accuracy"].append(float(made["ensemble"].accuracy().mean()))
         found["mean_accuracy"].append(float(made["mean"].accuracy().mean()))
-    best = int(np.argmin(found["nll"]))
+    best = index_of_best(found["nll"], smallest=True)
     return {"temperature": float(grid[best]), "grid": list(grid), **found}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flown_jax.evaluation.classification import index_of_best
 from flown_jax.few_shot.space import HeadSpace, of_true_class, query_log_probs
 from flown_jax.few_shot.tasks import TaskTable
 from flown_jax.models import heads as linear
@@ -72,7 +73,7 @@ def fit_lda(table: TaskTable, *, shrinkage: float) -> np.ndarray:
 def best_head_temperature(heads: np.ndarray, query: np.ndarray, grid: Sequence[float]) -> float:
     """The divisor of heads with the least query cross-entropy; no accuracy changes by it."""
     scores = [float(query_cross_entropy(jnp.asarray(heads) / t, jnp.asarray(query))) for t in grid]
-    return grid[int(np.argmin(scores))]
+    return grid[index_of_best(scores, smallest=True)]
 
 
 def best_base_scale(prototypes: np.ndarray, query: np.ndarray, grid: Sequence[float]) -> float:
@@ -80,7 +81,7 @@ def best_base_scale(prototypes: np.ndarray, query: np.ndarray, grid: Sequence[fl
     space = HeadSpace(jnp.ones(1), jnp.ones(prototypes.shape[-1] + 1), (1,), True)
     unit = space.base({"prototypes": jnp.asarray(prototypes), "shot": jnp.asarray(1)})
     scores = [float(query_cross_entropy(s * unit, jnp.asarray(query))) for s in grid]
-    return grid[int(np.argmin(scores))]
+    return grid[index_of_best(scores, smallest=True)]
 
 
 def excess_sharpness(

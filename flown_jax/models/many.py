@@ -171,3 +171,8 @@ def _first_max_backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Ar
 
 
 _first_max.defvjp(_first_max_forward, _first_max_backward)
+
+
+def hits(scores: Array, labels: Array) -> Array:
+    """Whether the largest of scores (..., n) is that of the label (...); NaN is no answer."""
+    return (jnp.argmax(scores, axis=-1) == labels) & ~jnp.isnan(scores).any(axis=-1)

@@ -19,7 +19,7 @@ import optax
 from flax import struct
 from jax import Array
 
-from flown_jax.models.many import Logits
+from flown_jax.models.many import Logits, hits
 from flown_jax.training.parallel import OverModels, on_cpu
 
 PyTree = Any
@@ -170,7 +170,7 @@ def _segment(
     def loss_fn(params: PyTree, images: Array, labels: Array, weights: Array) -> Any:
         scores = logits(params, images)
         nll = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
-        correct = jnp.argmax(scores, axis=-1) == labels
+        correct = hits(scores, labels)
         counted = jnp.sum(weights)
         # A mean within a model and a sum over models: each sees its own loss only.
         mean = jnp.sum(nll * weights, axis=1) / counted
@@ -238,7 +238,7 @@ def _evaluation(logits: Logits, group: int) -> Any:
                 scores = logits(models, images[None])
                 safe = jnp.broadcast_to(jnp.maximum(labels, 0), scores.shape[:2])
                 nll = optax.softmax_cross_entropy_with_integer_labels(scores, safe)
-                correct = jnp.argmax(scores, axis=-1) == labels
+                correct = hits(scores, labels)
                 return jnp.sum(correct, axis=1), jnp.sum(jnp.where(labels < 0, 0.0, nll), axis=1)
 
             correct, loss = jax.lax.map(block, data)

@@ -15,7 +15,7 @@ from flown_jax.evaluation import (
     tempered,
     top_k_by,
 )
-from flown_jax.evaluation.classification import difference_interval
+from flown_jax.evaluation.classification import difference_interval, index_of_best
 
 
 def test_accuracy_and_nll_per_task():
@@ -226,3 +226,11 @@ def test_numbers_outside_of_their_range_are_refused():
         with pytest.raises(ValueError, match=r"k in 1\.\.3"):
             top_k_by([0.1, 0.2, 0.3], k)
     np.testing.assert_array_equal(top_k_by([np.nan, 0.2, 0.3], 2), [2, 1])
+
+
+def test_nothing_that_is_no_number_is_chosen():
+    assert index_of_best([0.1, np.nan, 0.3, 0.3]) == 2
+    assert index_of_best([np.nan, 0.4, 0.2, 0.2], smallest=True) == 2
+    for scores in ([np.nan, np.nan], [], [[0.1, 0.2]]):
+        with pytest.raises(ValueError, match="nothing can be chosen"):
+            index_of_best(scores)

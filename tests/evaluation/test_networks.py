@@ -14,6 +14,7 @@ from flown_jax.evaluation.classification import difference_interval
 from flown_jax.evaluation.networks import (
     SetMeasures,
     best_of,
+    classes,
     log_probabilities,
     measure,
     rows_of,
@@ -177,3 +178,11 @@ def test_the_best_few_of_as_many_networks_are_compared():
         best_of(rng.normal(size=50), 50) - best_of(rng.normal(size=80), 50) for _ in range(400)
     ]
     assert abs(np.mean(apart)) < 0.05
+
+
+def test_a_network_without_answers_is_wrong_about_every_image():
+    broken = np.array(DATA.train[:3])
+    broken[1] = np.nan
+    accuracy = error_sets(classes(log_probabilities(SPEC, broken, DATA.images)), LABELS)
+    assert accuracy[1].all() and not accuracy[0].all()
+    assert classes(np.array([[0.2, 0.8], [np.nan, 0.1], [0.9, np.nan]])).tolist() == [1, -1, -1]

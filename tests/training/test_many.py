@@ -116,7 +116,15 @@ def test_evaluation_counts_every_image_once(monkeypatch):
             for i in range(2)
         ]
     )
-    found = many.Evaluator(logits(CNN_TINY, "tiles"), IMAGES, LABELS)(population.params)
+    evaluator = many.Evaluator(logits(CNN_TINY, "tiles"), IMAGES, LABELS)
+    found = evaluator(population.params)
     np.testing.assert_allclose(found["accuracy"], (scores.argmax(-1) == LABELS).mean(1))
     losses = optax.softmax_cross_entropy_with_integer_labels(scores, np.stack([LABELS] * 2))
     np.testing.assert_allclose(found["loss"], losses.mean(1), rtol=1e-5)
+    # NaN is no answer: a network that broke is not right about the first class.
+    good = np.array([True, False])
+    broken = jax.tree.map(
+        lambda x: np.where(good.reshape(2, *[1] * (x.ndim - 1)), x, np.nan).astype(np.float32),
+        population.params,
+    )
+    assert evaluator(broken)["accuracy"].tolist() == [found["accuracy"][0], 0.0]
