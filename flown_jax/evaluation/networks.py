@@ -127,7 +127,8 @@ def measure(
     to the originals' mean (Welch's interval: networks of both are drawn). The best five of many lie
     above the mean of the same networks: they are compared with the best five of as many originals
     (`accuracy_top5_minus_originals`), of samples and originals the fewer number. Novelty as
-    `evaluation.novelty.report`, by matched distances.
+    `evaluation.novelty.report`, by matched distances. Networks with weights that are not finite are
+    wrong about every image; they are counted (`not_finite`) and have no distances.
 
     Args:
       itself: the networks are all training networks in their order, none its own nearest.
@@ -154,12 +155,17 @@ def measure(
             min(count, MEMBERS),
         ),
     }
-    to_train = matched_distances(data.spec, weights, data.train, data.matching)
-    among = matched_distances(data.spec, weights, weights, data.matching)
-    report = novelty.report(
-        to_train, among, scale.unit, errors=errors, train_errors=scale.errors, itself=itself
-    )
-    found |= {name: (f.value, f.ci95, f.n) for name, f in report.items()}
+    finite = np.isfinite(weights).all(1)
+    if not finite.all():
+        found["not_finite"] = (float((~finite).sum()), None, count)
+    if finite.any():
+        weights, errors = weights[finite], errors[finite]
+        to_train = matched_distances(data.spec, weights, data.train, data.matching)
+        among = matched_distances(data.spec, weights, weights, data.matching)
+        report = novelty.report(
+            to_train, among, scale.unit, errors=errors, train_errors=scale.errors, itself=itself
+        )
+        found |= {name: (f.value, f.ci95, f.n) for name, f in report.items()}
     metrics = {
         name: {"value": value, "ci95": ci95, "n": n} for name, (value, ci95, n) in found.items()
     }

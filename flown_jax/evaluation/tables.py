@@ -38,6 +38,7 @@ _METRICS: dict[str, tuple[str, float, int | None]] = {
     "duplicates": ("duplicates", 1.0, None),
     "error_iou_among": ("error IoU among", 1.0, 2),
     "error_iou_train": ("error IoU with training", 1.0, 2),
+    "not_finite": ("not finite", 1.0, None),
     "right_set": ("right set %", 100.0, 1),
     "learning_rate": ("learning rate", 1.0, None),
     "loss": ("loss", 1.0, 3),

@@ -186,3 +186,14 @@ def test_a_network_without_answers_is_wrong_about_every_image():
     accuracy = error_sets(classes(log_probabilities(SPEC, broken, DATA.images)), LABELS)
     assert accuracy[1].all() and not accuracy[0].all()
     assert classes(np.array([[0.2, 0.8], [np.nan, 0.1], [0.9, np.nan]])).tolist() == [1, -1, -1]
+
+
+def test_networks_that_are_not_finite_are_counted_and_have_no_distances(scale):
+    broken = np.array(NEW)
+    broken[[2, 5]] = np.inf
+    found, accuracy = measure(DATA, scale, broken)
+    assert found["not_finite"]["value"] == 2 and found["nn"]["n"] == len(NEW) - 2
+    assert accuracy[2] == accuracy[5] == 0
+    assert found["accuracy"]["value"] == pytest.approx(accuracy.mean())
+    nothing, _ = measure(DATA, scale, np.full_like(NEW, np.nan))
+    assert nothing["accuracy"]["value"] == 0 and "nn" not in nothing
