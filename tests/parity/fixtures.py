@@ -19,6 +19,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OWN = pathlib.Path(__file__).resolve().parent / "own"
+SOURCES = ("own", "published")
 
 
 class Fixture:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flown_jax.errors import UserError
 from flown_jax.torch_import.files import read_state_dict
 from tests.parity import fixtures
 
@@ -15,9 +14,10 @@ def zoo(source):
     return fixtures.load("zoo_models", source)
 
 
-def test_a_real_checkpoint_gives_its_parameters_exactly(zoo, tmp_path):
+@pytest.mark.parametrize("form", ["checkpoints", "legacy_checkpoints"])  # since and before 1.6
+def test_a_real_checkpoint_gives_its_parameters_exactly(zoo, form, tmp_path):
     path = tmp_path / "checkpoints"
-    path.write_bytes(zoo.inputs["torch_file.checkpoints"].tobytes())
+    path.write_bytes(zoo.inputs[f"torch_file.{form}"].tobytes())
     found = read_state_dict(path)
     expected = {
         name.removeprefix("small1."): value
@@ -30,10 +30,3 @@ def test_a_real_checkpoint_gives_its_parameters_exactly(zoo, tmp_path):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
     vector = np.concatenate([value.reshape(-1) for value in found.values()])
     np.testing.assert_array_equal(vector, zoo.outputs["small1.vector"])
-
-
-def test_the_format_before_torch_1_6_is_one_sentence(zoo, tmp_path):
-    path = tmp_path / "checkpoints"
-    path.write_bytes(zoo.inputs["torch_file.legacy_checkpoints"].tobytes())
-    with pytest.raises(UserError, match=r"checkpoints has PyTorch's format from before torch 1\.6"):
-        read_state_dict(path)

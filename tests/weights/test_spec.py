@@ -217,7 +217,7 @@ def test_inputs_must_be_json():
 def test_a_published_zoos_vector_gives_its_logits(case):
     from flown_jax.models import cnn_medium, cnn_small
 
-    fixture = fixtures.load("zoo_models")
+    fixture = fixtures.load("zoo_models", "published")
     w = fixture.outputs[f"{case}.vector"]
     module = cnn_medium() if case == "medium1" else cnn_small()
     module = module.clone(activation="gelu") if case == "small3" else module
@@ -229,7 +229,7 @@ def test_a_published_zoos_vector_gives_its_logits(case):
 
 
 def test_the_last_norms_of_a_resnet_are_put_into_their_host():
-    fixture = fixtures.load("zoo_models")
+    fixture = fixtures.load("zoo_models", "published")
     module = ResNet18(width=4)
     images = fixture.inputs["resnet.x"].transpose(0, 2, 3, 1)
     shapes = jax.eval_shape(module.init, jax.random.key(0), images)

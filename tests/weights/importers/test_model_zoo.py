@@ -298,7 +298,7 @@ def test_preprocessing_of_the_published_zoos(name, dataset, channels, side):
 @pytest.mark.parametrize("case", ["small1", "small3", "medium1", "medium3", "dropout"])
 def test_parity_with_the_zoo_code(tmp_path, case):
     """Vector and logits of the original network, through file, importer and spec."""
-    fixture = fixtures.load("zoo_models")
+    fixture = fixtures.load("zoo_models", "published")
     state = {
         k.removeprefix(f"{case}."): v for k, v in fixture.params.items() if k.startswith(f"{case}.")
     }

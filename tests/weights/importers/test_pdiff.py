@@ -122,9 +122,10 @@ def test_prefixes_of_parts_and_of_the_host(tmp_path):
     np.testing.assert_array_equal(found.weights[1], trials.vector(part(1)))
 
 
-def test_parity_of_a_part_in_its_host(tmp_path):
+@pytest.mark.parametrize("source", fixtures.SOURCES)
+def test_parity_of_a_part_in_its_host(tmp_path, source):
     """Vector and logits of the original ResNet-18 with four of its tensors replaced."""
-    fixture = fixtures.load("zoo_models")
+    fixture = fixtures.load("zoo_models", source)
     host = {
         k.removeprefix("resnet."): v for k, v in fixture.params.items() if k.startswith("resnet.")
     }
