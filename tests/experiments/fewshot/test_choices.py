@@ -79,7 +79,9 @@ def evaluated(tmp_path, validation, test):
         model=result(description=ABOUT, arrays=ARRAYS),
         beside={},
     )
+    before = dict(given.chosen)
     found = measure._evaluate(StageContext("evaluation", tmp_path, Records(tmp_path), given))
+    assert given.chosen == before  # what earlier stages chose is not chosen again
     return {name: found[name] for name in CHOICES}, found["rows"]
 
 
