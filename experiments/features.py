@@ -26,6 +26,16 @@ from flown_jax.training.fingerprints import Deferred
 from flown_jax.training.stages import StageContext, StageResult
 
 
+def encoder_sentence(encoder: ConfigDict, shown: str) -> str:
+    """What is not known of a frozen encoder that was not trained here; else ""."""
+    if encoder.kind == "trained":
+        return ""
+    return (
+        f" Which images the encoder ({encoder.kind}) was trained on is not known here: {shown} may "
+        "be among them."
+    )
+
+
 def images_of(data: ConfigDict) -> FewShotData:
     """All images of a config's `data`; read once."""
     return _read(data.to_json_best_effort())

@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.features import encoder_sentence
 from experiments.report import write_report
 from flown_jax.data.datasets import FewShotData
 from flown_jax.evaluation import figures, tables
@@ -79,6 +80,7 @@ def introduction(config: ConfigDict, results: dict[str, Any]) -> str:
         f"{results['nfe']['flown']}, DDPM {results['nfe']['ddpm']}. Trained with the query loss of "
         f"decoded heads: {', '.join(task_loss) or 'none'}"
         f"{'; flow also through the solver' if config.flow.ensemble.recipe.steps else ''}."
+        f"{encoder_sentence(config.encoder, 'classes of the test tasks')}"
     )
 
 

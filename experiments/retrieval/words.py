@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ml_collections import ConfigDict
 
+from experiments.features import encoder_sentence
+
 METHODS = {
     "originals": "the zoo's training networks themselves",
     "held_out": "fresh networks: the zoo's recipe, other seeds",
@@ -81,6 +83,7 @@ def introduction(
         f"condition is {' and '.join(config.condition.entries)}. Distances match every pair of "
         "networks unit by unit; diversity is in units of the zoo's own, and a copy is nearer to a "
         "training network than half of what held-out networks are."
+        f"{encoder_sentence(config.features.encoder, 'support and test images')}"
     )
 
 

@@ -246,6 +246,9 @@ def test_what_a_zoo_does_not_say_of_its_images_is_not_claimed(zoo_folder, tmp_pa
     assert "does not say which images of pets" in data.remarks["pets"][0]
     text = introduction(own(zoo_folder), {"pets": 2}, data.unknown)
     assert "whether the networks have, the zoos do not say" in text
+    assert "Which images the encoder" not in text
+    config = own(zoo_folder, features__encoder__kind="clip_vit")
+    assert "the encoder (clip_vit) was trained on is not known" in introduction(config, {"pets": 2})
     mixed = introduction(own(zoo_folder), {"pets": 2, "cats": 2}, ("pets",))
     assert "nor have the networks of cats" in mixed and "the zoos of pets do not say" in mixed
 
