@@ -64,7 +64,7 @@ def members(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
-    except Exception as error:
+    except Exception as error:  # zipfile raises nearly anything for a damaged file
         raise damaged(path, error) from error
 
 
