@@ -21,7 +21,7 @@ FLOORS = {
     "models": 3,
     "data": 4,
     "weights": 5,
-    "encoders": 5,
+    "encoders": 6,
     "conditioning": 5,
     "velocity": 6,
     "evaluation": 7,
