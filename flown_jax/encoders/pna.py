@@ -62,7 +62,7 @@ class PNA(nn.Module):
                 break
             one = jnp.zeros_like(graph) if self.batch_norm else graph
             x = _GraphNorm(name=f"norm_{layer}")(x, one, 1 if self.batch_norm else graphs)
-            self.sow("intermediates", f"norm_{layer}", x)
+            self.sow("intermediates", f"normed_{layer}", x)
             x = jax.nn.silu(x)
             u = self._dense(self.hidden, f"edge_linear_{layer}")(e)
             u = u + self._dense(self.hidden, f"source_linear_{layer}")(x)[senders]

@@ -137,7 +137,7 @@ def _equivariant(
     layers = len(config["layout"]) - 1
     for kind, theirs in (("node", "bias"), ("edge", "weight")):
         scales = [reader.take(f"{theirs}_scale.{number}", ()) for number in range(layers)]
-        found[f"{kind}_scale"] = np.stack(scales)
+        found[f"{kind}_scale"] = np.concatenate(scales)  # 1-d each: they were made contiguous
     return found
 
 
