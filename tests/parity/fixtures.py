@@ -32,7 +32,7 @@ class Fixture:
             meta = json.loads(str(arrays.pop("meta")))
             arrays = _unpacked(arrays, meta["layout"])
             self.config: dict[str, Any] = meta["config"]
-            self.params = parameters(meta["shapes"], meta["seed"])
+            self.params = parameters(meta["shapes"], meta["seed"]) | _strip(arrays, "param:")
         else:
             self.config = json.loads(str(arrays.pop("meta:config")))
             self.params = _strip(arrays, "param:")

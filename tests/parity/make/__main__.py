@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 
 from tests.parity.fixtures import OWN, parameters
-from tests.parity.make import base_models, blocks, encoders, flow, optimizers, unets
+from tests.parity.make import (
+    base_models,
+    blocks,
+    encoders,
+    flow,
+    graph_encoders,
+    optimizers,
+    pna,
+    unets,
+)
 
 FORMULAS = {"cfm": flow.cfm, "ddpm": flow.ddpm, "elmes": flow.elmes}
 NETWORKS = {
@@ -26,16 +35,21 @@ NETWORKS = {
     **unets.FIXTURES,
     **base_models.FIXTURES,
     **optimizers.FIXTURES,
+    **graph_encoders.FIXTURES,
+    **pna.FIXTURES,
 }
 
 
 def packed(
-    inputs: dict[str, Any], outputs: dict[str, Any], meta: dict[str, Any]
+    inputs: dict[str, Any],
+    outputs: dict[str, Any],
+    meta: dict[str, Any],
+    fixed: dict[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """One array for all of a type, as small arrays take more room for their names than values."""
     values: dict[str, list[np.ndarray]] = {}
     layout = []
-    for prefix, arrays in (("in", inputs), ("out", outputs)):
+    for prefix, arrays in (("param", fixed), ("in", inputs), ("out", outputs)):
         for name, value in arrays.items():
             value = np.asarray(value)
             layout.append([f"{prefix}:{name}", value.dtype.name, value.shape])
@@ -49,16 +63,17 @@ def main(names: list[str]) -> None:
     OWN.mkdir(exist_ok=True)
     for name in names or [*FORMULAS, *NETWORKS]:
         shapes: dict[str, list[int]] = {}
+        fixed: dict[str, np.ndarray] = {}
         seed = 0
         if name in FORMULAS:
             inputs, outputs, config = FORMULAS[name]()
         else:
             case = NETWORKS[name]
-            shapes, seed = case.shapes, case.seed
-            inputs, outputs, config = case.make(parameters(shapes, seed))
+            shapes, seed, fixed = case.shapes, case.seed, case.fixed
+            inputs, outputs, config = case.make(parameters(shapes, seed) | fixed)
         meta = {"config": config, "seed": seed, "shapes": shapes}
         path = OWN / f"{name}.npz"
-        np.savez_compressed(path, **packed(inputs, outputs, meta))
+        np.savez_compressed(path, **packed(inputs, outputs, meta, fixed))
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 
 

@@ -9,7 +9,7 @@ al. 2017 (time embedding: cosines first, then sines, frequencies 10000^(-i/half)
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,17 +24,19 @@ Made = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A fixture: its parameters' shapes and seed, and what makes (inputs, outputs, config)."""
+    """A fixture: its parameters' shapes and seed, what makes (inputs, outputs, config), and
+    buffers whose values are not drawn."""
 
     shapes: Shapes
     seed: int
     make: Callable[[dict[str, np.ndarray]], Made]
+    fixed: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def tensors(arrays: dict[str, np.ndarray], prefix: str = "") -> State:
     """A state dict in float64, of the names below a prefix and without it."""
     return {
-        name.removeprefix(prefix): torch.from_numpy(value.astype(np.float64))
+        name.removeprefix(prefix): torch.from_numpy(np.asarray(value, np.float64))
         for name, value in arrays.items()
         if name.startswith(prefix)
     }
