@@ -6,6 +6,7 @@ from flown_jax.models.cnn import CNN, cnn_medium, cnn_small
 from flown_jax.models.convnext import ConvNeXt
 from flown_jax.models.heads import FeatureTransform
 from flown_jax.models.initialise import initialise_cnn
+from flown_jax.models.mlp import MLP
 from flown_jax.models.resnet import ResNet18
 from flown_jax.models.resnet12 import ResNet12
 from flown_jax.models.subsets import last_norms
@@ -13,6 +14,7 @@ from flown_jax.models.vit import VisionTransformer
 
 __all__ = [
     "CNN",
+    "MLP",
     "ConvNeXt",
     "FeatureTransform",
     "ResNet12",

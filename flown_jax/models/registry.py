@@ -12,6 +12,7 @@ from flax import linen as nn
 from flown_jax.errors import UserError
 from flown_jax.models.cnn import CNN
 from flown_jax.models.convnext import ConvNeXt
+from flown_jax.models.mlp import MLP
 from flown_jax.models.resnet import ResNet18
 from flown_jax.models.resnet12 import ResNet12
 from flown_jax.models.vit import VisionTransformer
@@ -22,6 +23,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "resnet12": ResNet12,
     "vit": VisionTransformer,
     "convnext": ConvNeXt,
+    "mlp": MLP,
 }
 # Linen's own fields, and the precision, which is no part of the function.
 _OTHER_FIELDS = ("parent", "name", "dtype")
@@ -31,7 +33,7 @@ def build(name: str, sizes: Mapping[str, Any]) -> nn.Module:
     """The network of this name and these sizes; sizes not given are the published ones.
 
     Args:
-      name: cnn, resnet18, resnet12, vit or convnext.
+      name: cnn, resnet18, resnet12, vit, convnext or mlp.
       sizes: its fields; lists become tuples.
     Raises:
       UserError: an unknown model or field, or a value of another type.

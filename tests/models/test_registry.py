@@ -11,6 +11,7 @@ from flax import linen as nn
 from flown_jax.errors import UserError
 from flown_jax.models import (
     CNN,
+    MLP,
     ConvNeXt,
     ResNet12,
     ResNet18,
@@ -28,6 +29,7 @@ MODULES = [
     ResNet12((4, 5), num_classes=7),
     VisionTransformer(form="clip", epsilon=1e-5, activation="quick_gelu"),
     ConvNeXt(depths=(1, 2), dims=(3, 4)),
+    MLP((5,), activation="tanh"),
 ]
 
 
@@ -110,8 +112,8 @@ def test_subsets_of_normalisations(name, module, names, size):
 
 
 def test_refusals():
-    with pytest.raises(UserError, match=r"model 'mlp' is unknown; it is one of cnn, resnet18"):
-        registry.build("mlp", {})
+    with pytest.raises(UserError, match=r"model 'lenet' is unknown; it is one of cnn, resnet18"):
+        registry.build("lenet", {})
     with pytest.raises(UserError, match=r"model cnn has no field 'width'; it has channels"):
         registry.build("cnn", {"width": 3})
     with pytest.raises(UserError, match=r"channels of the model cnn must be a list, not 8"):
