@@ -69,6 +69,7 @@ class GraphAutoencoder(nn.Module):
         """Vectors decoded from the posterior's mean; touches every parameter."""
         return self.decode(self.encode(w).mode())
 
+    @nn.nowrap
     def fit(
         self, variables: Mapping[str, Any], w: Array, affine: tuple[Array, Array] | None = None
     ) -> dict[str, Any]:

@@ -237,6 +237,7 @@ class GraphEncoder(nn.Module):
             return found
         return jnp.concatenate([found, encode(variables, x[whole:])])
 
+    @nn.nowrap
     def fit(self, variables: Mapping[str, Any], w: Any, networks: int = 64) -> dict[str, Any]:
         """The variables with the statistics of training networks; call it on the unbound module.
 
@@ -318,12 +319,12 @@ class GraphEncoder(nn.Module):
         role, index = jnp.asarray(at.role), jnp.asarray(at.index)
         level = jnp.where(role == OUTPUT, self.depth, index)
         # Inputs have no weights of their own.
-        scale = jnp.where((role == INPUT)[:, None], 1.0, self.node_scale.value[level])
+        scale = jnp.where((role == INPUT)[:, None], 1.0, jnp.asarray(self.node_scale.value)[level])
         places = role, index, jnp.asarray(at.spatial), jnp.asarray(at.activation)
         x = self.embed.nodes(nodes / scale, *places, probed)
         self.sow("intermediates", "node_in", x)
         to_role, to_index = role[receivers], index[receivers]
-        edges = edges / self.edge_scale.value[level[receivers]][:, None]
+        edges = edges / jnp.asarray(self.edge_scale.value)[level[receivers]][:, None]
         if not self.reverse_features:
             e = self.embed.edges(edges, linear, to_role, to_index)
             return x, e, None, self.embed.absent(edges.shape[-1])
