@@ -23,17 +23,19 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from flown_jax.encoders.graph_inputs import HIDDEN, INPUT, OUTPUT, GraphInputs, layer_scales
+from flown_jax.encoders.graph_inputs import HIDDEN, INPUT, OUTPUT, GraphInputs
+from flown_jax.encoders.graph_pooling import POOLINGS, pool, pool_graphs, pooled_width
+from flown_jax.encoders.graph_statistics import RANK, layer_scales, neutral, whitened, whitening
 from flown_jax.encoders.pairs import DensePairs, SegmentPairs, SparsePairs, neighbours
 from flown_jax.encoders.pna import PNA, log_degree
 from flown_jax.encoders.probe_features import ProbeFeatures
 from flown_jax.encoders.relational_transformer import RelationalTransformerLayer
 from flown_jax.errors import UserError
 from flown_jax.layers.dense import Dense
+from flown_jax.models.activations import get_activation
 
 BACKBONES = ("transformer", "pna")
 FORMS = ("sparse", "dense")
-POOLINGS = ("outputs", "mean_outputs", "mean", "class_token")
 _NODE_FIELDS = ("role", "index", "spatial", "activation")
 
 
@@ -55,10 +57,14 @@ class GraphEncoder(nn.Module):
       frequencies, sigma: of the random Fourier features.
       edge_levels: see `GraphInputs`.
       reverse_features: an edge's features are followed by those of its reverse and their sum.
-      pooling: `outputs`, the output nodes one after another; `mean_outputs` or `mean` of all nodes;
+      pooling: `outputs`, the output nodes one after another, as published; `layers`, these and the
+        mean and deviation of each hidden layer's nodes; `mean_outputs` or `mean` of all nodes;
         `class_token`, a learned node beside the graph (dense form alone).
       last_edge_update: the transformer's last layer updates edges, too, though nothing reads them.
-      head_dims: hidden widths of the last MLP (ReLU).
+      head_dims, head_activation: of the last MLP; relu is published.
+      skip: a linear layer beside the last MLP; not published.
+      reference: what is pooled is the difference to one fixed network, so that it does not drift
+        when the parameters are trained; not published.
       levels: hidden layers of the deepest graph; None takes the topology's.
       positions: places of the largest map with repeated units; None takes the topology's.
       activations: whether nodes know their activation.
@@ -91,9 +97,12 @@ class GraphEncoder(nn.Module):
     sigma: float = 1.0
     edge_levels: bool = True
     reverse_features: bool = False
-    pooling: str = "outputs"
+    pooling: str = "layers"
     last_edge_update: bool = False
     head_dims: tuple[int, ...] = (128, 128)
+    head_activation: str = "silu"
+    skip: bool = True
+    reference: bool = True
     levels: int | None = None
     positions: int | None = None
     activations: bool = False
@@ -118,7 +127,7 @@ class GraphEncoder(nn.Module):
     def setup(self) -> None:
         top = self.topology
         self._outputs = int(np.sum(top.role == OUTPUT))
-        if not self._outputs and self.pooling.endswith("outputs"):
+        if not self._outputs and self.pooling not in ("mean", "class_token"):
             raise UserError(
                 "the graph has no output nodes: it is of a part of a network. Pool by 'mean'."
             )
@@ -167,13 +176,15 @@ class GraphEncoder(nn.Module):
             self.token = self.param("class_token", nn.initializers.normal(1.0), (self.node_dim,))
         if self.d_out is not None:
             self.head = [Dense(n, dtype=self.dtype) for n in (*self.head_dims, self.d_out)]
-        # Scales of the weights by layer, and statistics of what is pooled: 1 and 0 until `fit`.
-        columns = top.node_source.shape[1]
-        ones = jnp.ones
+            if self.skip:
+                self.linear = Dense(self.d_out, dtype=self.dtype)
+        # Fixed by `fit`: scales of the weights by layer, the reference, the whitening.
+        columns, ones = top.node_source.shape[1], jnp.ones
         self.node_scale = self.variable("constants", "node_scale", ones, (self.depth + 1, columns))
         self.edge_scale = self.variable("constants", "edge_scale", ones, (self.depth + 1,))
-        self.centre = self.variable("constants", "pooled_mean", jnp.zeros, (self.width,))
-        self.spread = self.variable("constants", "pooled_std", ones, (self.width,))
+        if self.reference:
+            self.origin = self.variable("constants", "origin", jnp.zeros, (top.size,))
+        self.whitening = self.variable("constants", "whitening", neutral, self.width)
 
     @property
     def depth(self) -> int:
@@ -194,7 +205,7 @@ class GraphEncoder(nn.Module):
     def width(self) -> int:
         """Length of the pooled features."""
         outputs = int(np.sum(self.topology.role == OUTPUT))
-        return self.node_dim * (outputs if self.pooling == "outputs" else 1)
+        return pooled_width(self.pooling, outputs, self.depth, self.node_dim)
 
     def __call__(self, x: Any) -> Array:
         """Outputs (B, d_out).
@@ -205,59 +216,64 @@ class GraphEncoder(nn.Module):
         Raises:
           UserError: vectors of another length, or graphs with other features.
         """
-        h = (self.pooled(x) - self.centre.value) / self.spread.value
+        features = whitened(self.pooled(x), self.whitening.value)
         if self.d_out is None:
-            return h
+            return features
         *hidden, last = self.head
+        h, activation = features, get_activation(self.head_activation)
         for layer in hidden:
-            h = jax.nn.relu(layer(h))
-        return last(h)
+            h = activation(layer(h))
+        return last(h) + self.linear(features) if self.skip else last(h)
 
     def pooled(self, x: Any) -> Array:
-        """Features (B, width) before they are standardised."""
+        """Features (B, width) before they are whitened."""
         if hasattr(x, "n_node"):
-            return self._of_graphs(x)
+            found = self._of_graphs(x)
+            return found - self._of_vectors(self._origin()) if self.reference else found
         if x.ndim != 2 or x.shape[1] != self.topology.size:
             raise UserError(
                 f"the graph encoder takes weight vectors (B, {self.topology.size}), got {x.shape}."
             )
-        whole = x.shape[0] // self.chunk * self.chunk if self.chunk else 0
-        if self.is_initializing() or whole <= (self.chunk or 0):
-            return self._of_vectors(x)
+        count = len(x)
+        if self.reference:
+            x = jnp.concatenate([x, self._origin().astype(x.dtype)])
+        found = self._in_chunks(x) if self.chunk and count > self.chunk else self._of_vectors(x)
+        return found[:count] - found[count:] if self.reference else found
+
+    def _origin(self) -> Array:
+        return jnp.asarray(self.origin.value)[None]
+
+    def _in_chunks(self, x: Array) -> Array:
+        assert self.chunk
         one = self.clone(parent=None, name=None, chunk=None)
 
         @jax.checkpoint
         def encode(variables: Any, part: Array) -> Array:
             return one.apply(variables, part, method="_of_vectors")
 
-        variables = self.variables
+        variables, whole = self.variables, len(x) // self.chunk * self.chunk
         parts = x[:whole].reshape(-1, self.chunk, x.shape[1])
         found = jax.lax.map(lambda part: encode(variables, part), parts).reshape(whole, -1)
-        if whole == x.shape[0]:
-            return found
-        return jnp.concatenate([found, encode(variables, x[whole:])])
+        return found if whole == len(x) else jnp.concatenate([found, encode(variables, x[whole:])])
 
     @nn.nowrap
-    def fit(self, variables: Mapping[str, Any], w: Any, networks: int = 64) -> dict[str, Any]:
+    def fit(self, variables: Mapping[str, Any], w: Any) -> dict[str, Any]:
         """The variables with the statistics of training networks; call it on the unbound module.
 
-        Weights are divided by their root mean square in each layer, and what is pooled has mean 0
-        and standard deviation 1: at the start it tells networks apart by a hundredth only.
+        Weights are divided by their root mean square in each layer, and what is pooled is whitened.
 
         Args:
           variables: as `init` gives them.
-          w: (N, D). networks: how many of them, from the first on, are used.
+          w: (N, D); the first 64 are used.
         """
-        w = jnp.asarray(w)[:networks]
-        constants = dict(variables["constants"])
+        w = jnp.asarray(w)[:RANK]
         nodes, edges = layer_scales(self.topology, np.asarray(w), self.depth)
-        constants |= {"node_scale": nodes, "edge_scale": edges}
+        constants = {**variables["constants"], "node_scale": nodes, "edge_scale": edges}
+        if self.reference:
+            constants["origin"] = w.mean(0)
         pooled = jax.jit(lambda v, x: self.apply(v, x, method="pooled"))
         features = pooled({**variables, "constants": constants}, w)
-        std = features.std(0)
-        constants["pooled_mean"] = features.mean(0)
-        constants["pooled_std"] = jnp.where(std > 1e-7, std, 1.0)
-        return {**variables, "constants": constants}
+        return {**variables, "constants": {**constants, "whitening": whitening(features)}}
 
     def states(self, w: Array) -> tuple[Array, Array]:
         """The transformer's last nodes (B, n, node_dim) and edges (B, E, edge_dim)."""
@@ -268,8 +284,11 @@ class GraphEncoder(nn.Module):
     def _of_vectors(self, w: Array) -> Array:
         found = self._features(w)
         if self.backbone == "pna":
-            return self._pooled(self._gathered(*found))
-        return self._pooled(self._attended(*found, self._pairs())[0])
+            return self._pool(self._gathered(*found))
+        return self._pool(self._attended(*found, self._pairs())[0])
+
+    def _pool(self, x: Array) -> Array:
+        return pool(x, self.topology, self.pooling, self.depth)
 
     def _features(self, w: Array) -> tuple[Array, Array, Array | None, Array]:
         top = self.topology
@@ -304,7 +323,7 @@ class GraphEncoder(nn.Module):
             x = self._passed(*found[:3], graphs.senders, graphs.receivers, of, many)
         else:
             x, _ = self._attended(*found, SegmentPairs(graphs.senders, graphs.receivers, count))
-        return self._pooled_by(x, of, many, named)
+        return pool_graphs(x, of, many, named, self.pooling, self.depth, self._outputs)
 
     def _embedded(
         self,
@@ -383,24 +402,3 @@ class GraphEncoder(nn.Module):
             ends = jnp.asarray(senders), jnp.asarray(receivers)
             senders, receivers = jnp.concatenate(ends), jnp.concatenate(ends[::-1])
         return self.gnn(x, e, senders, receivers, of, many)
-
-    def _pooled(self, x: Array) -> Array:
-        if self.pooling == "class_token":
-            return x[..., 0, :]
-        if self.pooling == "mean":
-            return x.mean(-2)
-        x = x[..., np.flatnonzero(self.topology.role == OUTPUT), :]
-        return x.mean(-2) if self.pooling == "mean_outputs" else x.reshape(*x.shape[:-2], -1)
-
-    def _pooled_by(self, x: Array, of: Any, many: int, at: Any) -> Array:
-        """`_pooled` of graphs behind one another; a graph of padding has finite values."""
-        output = at.role == OUTPUT
-        if self.pooling == "outputs":
-            # Nodes that are no outputs go nowhere.
-            place = jnp.where(output, at.index, self._outputs)
-            found = jnp.zeros((many, self._outputs, x.shape[-1]), x.dtype)
-            return found.at[of, place].set(x, mode="drop").reshape(many, -1)
-        counted = jnp.ones_like(output) if self.pooling == "mean" else output
-        total = jax.ops.segment_sum(jnp.where(counted[:, None], x, 0.0), of, many)
-        count = jax.ops.segment_sum(counted.astype(x.dtype), of, many)
-        return total / jnp.maximum(count, 1.0)[:, None]

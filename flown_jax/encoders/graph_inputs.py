@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -162,30 +161,3 @@ class GraphInputs(nn.Module):
         """Feature 0, (..., 1); with `reverses` the first of each part, (..., 3)."""
         step = features.shape[-1] // 3 if self.reverses else features.shape[-1]
         return features[..., ::step]
-
-
-def layer_scales(topology: Any, w: np.ndarray, depth: int) -> tuple[np.ndarray, np.ndarray]:
-    """Root mean squares of each layer's weights: of nodes (depth + 1, F) and edges (depth + 1,).
-
-    Hidden layers come one after another, the outputs last; 1 where all weights are 0, or none are.
-
-    Args:
-      topology: see `weights.graphs`. w: (N, D). depth: hidden layers.
-    """
-    squares = np.concatenate([np.zeros(2), np.mean(np.asarray(w, np.float64) ** 2, 0)])
-    level = np.where(topology.role == OUTPUT, depth, topology.index)
-
-    def squared(source: np.ndarray, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # 0 and 1 in a source are constants, not weights.
-        own, shape = source >= 2, (depth + 1, source.shape[1])
-        total, count = np.zeros(shape), np.zeros(shape)
-        np.add.at(total, of, np.where(own, squares[source], 0.0))
-        np.add.at(count, of, own)
-        return total, count
-
-    inner = topology.role != INPUT
-    total, count = squared(topology.node_source[inner], level[inner])
-    edges = [part.sum(1) for part in squared(topology.edge_source, level[topology.receivers])]
-    found = [np.sqrt(t / np.maximum(n, 1)) for t, n in ((total, count), edges)]
-    nodes, weights = (np.where(part > 0, part, 1.0).astype(np.float32) for part in found)
-    return nodes, weights

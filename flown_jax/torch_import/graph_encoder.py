@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flown_jax.encoders.graph_statistics import neutral
 from flown_jax.torch_import.common import StateReader, setting
 from flown_jax.torch_import.relational_transformer import layer
 
@@ -21,7 +22,10 @@ _TABLE = f"{_INPUTS}act_emb."
 
 
 def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables {"params", "constants"} of a graph encoder.
+    """Variables {"params", "constants"} of a graph encoder without what is not published there.
+
+    That is `edge_levels`, `skip` and `reference` False, head_activation `relu`, softmax_scale
+    `width`, pooling `outputs`, form `dense`.
 
     Args:
       state_dict: of a DynamicRelationalTransformer, a RelationalTransformer of perceptrons or a
@@ -45,9 +49,7 @@ def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
         constants |= head(reader, state_dict, params)
         reader.finish()
         return {"params": params, "constants": constants}
-    width = _pooled_width(config)
-    constants |= {"pooled_mean": np.zeros(width, np.float32)}
-    constants |= {"pooled_std": np.ones(width, np.float32)}
+    constants["whitening"] = neutral(int(config["layout"][-1]) * int(config["d_node"]))
     found = {"encoder": params, **_equivariant(reader, state_dict, config)}
     reader.finish()
     return {"params": found, "constants": {"encoder": constants}}
@@ -109,8 +111,7 @@ def head(
     for place, number in enumerate(numbers):
         out, width = (int(n) for n in np.shape(state_dict[f"proj_out.{number}.weight"]))
         params[f"head_{place}"] = reader.linear(f"proj_out.{number}", width, out)
-    pooled = params["head_0"]["kernel"].shape[:1]
-    return {"pooled_mean": np.zeros(pooled, np.float32), "pooled_std": np.ones(pooled, np.float32)}
+    return {"whitening": neutral(params["head_0"]["kernel"].shape[0])}
 
 
 def _probes(
@@ -139,10 +140,6 @@ def _equivariant(
         scales = [reader.take(f"{theirs}_scale.{number}", ()) for number in range(layers)]
         found[f"{kind}_scale"] = np.concatenate(scales)  # 1-d each: they were made contiguous
     return found
-
-
-def _pooled_width(config: Mapping[str, Any]) -> int:
-    return int(config["layout"][-1]) * int(config["d_node"])
 
 
 def _ends(config: Mapping[str, Any]) -> int:

@@ -101,6 +101,10 @@ def sizes(config):
         "softmax_scale": "width",
         "frequencies": config["sin_emb_dim"],
         "edge_levels": False,
+        "head_activation": "relu",
+        "skip": False,
+        "reference": False,
+        "pooling": "outputs",
         "d_out": config.get("d_out"),
     }
 
