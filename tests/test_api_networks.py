@@ -10,6 +10,7 @@ import pytest
 from flown_jax import GeneratedNetworks, MetaModel
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
+from tests.encoders import stand_in
 from tests.networks import model, zoos
 
 MODEL = model.meta_model()
@@ -89,6 +90,23 @@ def test_everything_comes_back_from_the_disk(tmp_path):
         np.testing.assert_array_equal(stored.weights, networks.weights)
         images, _ = model.support(name, seed=2)
         np.testing.assert_allclose(stored.predict(images), networks.predict(images), atol=1e-6)
+
+
+def test_an_encoder_of_graphs_is_carried_away_with_what_is_fixed_in_it(tmp_path, monkeypatch):
+    stand_in.put(monkeypatch)
+    made = model.meta_model("pna")
+    assert set(made.arrays["codec"]) == {"params", "constants"}
+    loaded = MetaModel.load(made.export(tmp_path / "model"), allow_functions=True)
+    assert loaded.description["codec"]["graph"] == {"backbone": "pna"}
+    weights = made.parts.target.normalise(zoos.weights("grey"), NETWORKS["grey"].context)
+    one, two = (
+        m.parts.latents.codec.apply(m.parts.latents.variables, weights, method="encode").mode()
+        for m in (made, loaded)
+    )
+    assert np.abs(one[0] - one[1]).max() > 1e-4
+    np.testing.assert_array_equal(one, two)
+    grey = loaded.generate(*model.support("grey"), seed=3)
+    assert grey.weights.shape == NETWORKS["grey"].weights.shape
 
 
 def test_networks_of_another_meta_model_are_refused(tmp_path):

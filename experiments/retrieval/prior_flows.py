@@ -20,7 +20,7 @@ from flown_jax.flow.sources import get_source
 from flown_jax.meta_model.keys import named_key
 from flown_jax.meta_model.latents import LatentSpace, Standardiser
 from flown_jax.meta_model.losses import flow_loss
-from flown_jax.meta_model.training import initial, train_codec
+from flown_jax.meta_model.training import initial, split, train_codec
 from flown_jax.networks import prior_training
 from flown_jax.networks.batches import BatchAt, zoo_batches
 from flown_jax.networks.prior import PriorSource, encoder_part
@@ -44,7 +44,9 @@ def train_flow(context: StageContext) -> dict[str, Any]:
     latents_at = _latents_at(given)
     start = initial(velocity, latents_at, given.seed)
     encoder = encoder_part(latents.codec, latents.variables, *latents.target.shape)
-    params, frozen = {"velocity": start, "encoder": encoder}, {"source": _source(given, latents)}
+    trained, fixed = split(encoder)
+    params = {"velocity": start, "encoder": trained}
+    frozen = {"source": _source(given, latents), "encoder": fixed}
     found, loss_prior = _recorded(
         context, "prior-flow", params, _prior_loss(given, latents), _x1_at(given, latents), frozen
     )
@@ -56,7 +58,7 @@ def train_flow(context: StageContext) -> dict[str, Any]:
     _, loss_gaussian = _recorded(context, "prior-gaussian", start, from_noise, latents_at)
     return {
         "params": found["velocity"],
-        "encoder": found["encoder"],
+        "encoder": {**found["encoder"], **fixed},
         "loss_prior": loss_prior,
         "loss_gaussian": loss_gaussian,
     }

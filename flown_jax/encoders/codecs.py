@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
+from flax.core import FrozenDict
 from jax import Array
 
 from flown_jax.encoders.autoencoder_kl import AutoencoderKL
@@ -14,8 +15,17 @@ from flown_jax.encoders.posterior import Posterior
 from flown_jax.encoders.token_vae import MLPVAE, TokenVAE
 from flown_jax.errors import UserError
 from flown_jax.models.heads import from_vector, to_vector
+from flown_jax.weights.spec import WeightSpec
 
 FORMS = ("autoencoder_kl", "mlp", "token")
+ENCODERS = ("vae", "graph")
+# What the fields of `graph` that are names may be.
+GRAPH_NAMES = {
+    "backbone": ("transformer", "pna"),
+    "form": ("sparse", "dense"),
+    "softmax_scale": ("head", "width"),
+    "flattening": ("as_conv", "repeat_nodes"),
+}
 
 
 class HeadCodec(nn.Module):
@@ -40,26 +50,55 @@ class HeadCodec(nn.Module):
         w = self.autoencoder.decode(z)
         return w if self.by_class else from_vector(w, self.way)
 
+    @nn.nowrap
+    def fit(self, variables: Mapping[str, Any], x1: Array, affine: Any) -> dict[str, Any]:
+        """The variables with what the autoencoder fixes before it is trained, if it does."""
+        if not hasattr(self.autoencoder, "fit"):
+            return dict(variables)
+        own = {name: part["autoencoder"] for name, part in variables.items()}
+        fitted = self.autoencoder.fit(own, x1 if self.by_class else to_vector(x1), affine)
+        return {name: {"autoencoder": part} for name, part in fitted.items()}
+
     def __call__(self, x1: Array) -> Array:
         """Targets decoded from the posterior's mean; touches every parameter."""
         return self.decode(self.encode(x1).mode())
 
 
-def make_codec(form: str, shape: tuple[int, ...], **sizes: Any) -> nn.Module:
+def make_codec(
+    form: str,
+    shape: tuple[int, ...],
+    *,
+    encoder: str = "vae",
+    graph: Mapping[str, Any] | None = None,
+    spec: WeightSpec | None = None,
+    **sizes: Any,
+) -> nn.Module:
     """The codec of targets of a shape.
 
     Args:
       form: `autoencoder_kl` (the paper's, reference sizes as in `AutoencoderKL`), `mlp` (the same
         latent map, no convolutions) or `token` (one code a row, for rows alone).
       shape: of one target: (D,), a vector, or (n, F + 1), a head of n rows.
+      encoder: `vae`, the form's own, or `graph`, which reads targets as graphs; the form, `mlp` or
+        `autoencoder_kl`, is then the decoder.
+      graph: the sizes of the encoder of graphs, see `GraphAutoencoder`.
+      spec: what it reads in a target's vector.
       sizes: the fields of the autoencoder but its input length.
     Raises:
-      UserError: an unknown form, or one that does not take targets of this shape.
+      UserError: an unknown form, or one that does not take targets of this shape; of graphs, an
+        unknown backbone or form, no spec, or the spec of a part of a network.
     """
     if form not in FORMS:
         raise UserError(f"codec.form is {form!r}; it must be one of {', '.join(FORMS)}.")
+    if encoder not in ENCODERS:
+        raise UserError(f"codec.encoder is {encoder!r}; it must be one of {', '.join(ENCODERS)}.")
     rows = len(shape) == 2
     if form == "token":
+        if encoder == "graph":
+            raise UserError(
+                "codec.form 'token' has a code a class, and a graph has one in all: with "
+                "codec.encoder 'graph' it must be 'mlp' or 'autoencoder_kl'."
+            )
         if not rows:
             raise UserError(
                 f"codec.form 'token' takes a row a class, and these targets are vectors {shape}: "
@@ -67,8 +106,30 @@ def make_codec(form: str, shape: tuple[int, ...], **sizes: Any) -> nn.Module:
             )
         return HeadCodec(TokenVAE(row_dim=shape[-1], **sizes), shape[0], by_class=True)
     kind = MLPVAE if form == "mlp" else AutoencoderKL
-    vectors = kind(in_dim=math.prod(shape), **sizes)
+    vectors: nn.Module = kind(in_dim=math.prod(shape), **sizes)
+    if encoder == "graph":
+        vectors = _of_graphs(vectors, graph or {}, spec)
     return HeadCodec(vectors, shape[0], by_class=False) if rows else vectors
+
+
+def _of_graphs(decoder: nn.Module, sizes: Mapping[str, Any], spec: WeightSpec | None) -> nn.Module:
+    for name, names in GRAPH_NAMES.items():
+        if (given := sizes.get(name, names[0])) not in names:
+            raise UserError(
+                f"codec.graph.{name} is {given!r}; it must be one of {', '.join(names)}."
+            )
+    if spec is None:
+        raise UserError("codec.encoder 'graph' needs the spec of the vectors that it reads.")
+    if spec.partial:
+        # Paper, section 2.2.
+        raise UserError(
+            f"vectors of {spec.names[0]} to {spec.names[-1]} are a part of a network, which is no "
+            "graph by itself: of a part, codec.encoder is 'vae'."
+        )
+    # Whoever reads no graphs does without jraph.
+    from flown_jax.encoders.graph_autoencoder import GraphAutoencoder
+
+    return GraphAutoencoder(spec=spec, decoder=decoder, graph=FrozenDict(tuples(sizes)))
 
 
 def tuples(sizes: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jax import Array
 from flown_jax.errors import UserError
 from flown_jax.meta_model.targets import RunImages, Support, Target, register
 from flown_jax.models import heads as linear
+from flown_jax.weights.spec import Entry, WeightSpec
 
 # What a head needs beside its weights: `prototypes` (..., n, F), class means of the support, and
 # `shot`, images a class behind each, scalar or (...).
@@ -53,6 +54,11 @@ class HeadSpace(Target):
     def shape(self) -> tuple[int, int]:
         """(n, F + 1) of one target."""
         return self.way, len(self.scale)
+
+    @property
+    def spec(self) -> WeightSpec:
+        """As of `head_spec`."""
+        return head_spec(self.way, len(self.scale) - 1)
 
     @property
     def what(self) -> str:
@@ -151,6 +157,12 @@ class HeadSpace(Target):
 
 
 register("heads", HeadSpace)
+
+
+def head_spec(way: int, width: int) -> WeightSpec:
+    """A head (n, F + 1) as a network of one layer, in the order of `models.heads.to_vector`."""
+    weight = Entry("head.weight", "params/head/kernel", (way, width))
+    return WeightSpec((weight, Entry("head.bias", "params/head/bias", (way,))))
 
 
 def fit_head_space(

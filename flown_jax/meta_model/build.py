@@ -118,9 +118,10 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
 
     Args:
       description: `target` {kind, and what the target describes}, `image_shape`, `encoder` (as
-        `ImageEncoder.describe` gives it), `unit_first` (of the transform), `codec` {form, sizes},
-        `caml` (sizes, or None), `condition` (entries), `velocity` {kind, sizes}, `latent_shape`,
-        `source`, `sampling` {solver, steps, temperature, samples}; `trained_on`, a few words.
+        `ImageEncoder.describe` gives it), `unit_first` (of the transform), `codec` {form, sizes,
+        encoder, graph}, `caml` (sizes, or None), `condition` (entries), `velocity` {kind, sizes},
+        `latent_shape`, `source`, `sampling` {solver, steps, temperature, samples}; `trained_on`, a
+        few words.
       arrays: `encoder` (but of a function), `transform`, `target`, `codec`, `latents`, `velocity`
         and, with CAML, `caml` and `slots`.
     Raises:
@@ -159,11 +160,24 @@ def latent_space(
     """The latent space of stored arrays.
 
     Args:
-      variables: of the codec. statistics: `mean` and `std`. codec: {form, sizes}.
+      variables: of the codec. statistics: `mean` and `std`. codec: as `codec_of` takes it.
     """
     variables, statistics = jax.tree.map(jnp.asarray, (variables, dict(statistics)))
-    module = make_codec(codec["form"], target.shape, **tuples(codec["sizes"]))
-    return LatentSpace(target, variables, Standardiser(**statistics), module)
+    return LatentSpace(target, variables, Standardiser(**statistics), codec_of(codec, target))
+
+
+def codec_of(codec: Mapping[str, Any], target: Any) -> nn.Module:
+    """The weight autoencoder of a description, for a target.
+
+    Args:
+      codec: {form, sizes, encoder, graph}; one without the last two has the encoder `vae`.
+    Raises:
+      UserError: as `make_codec`, or a target that is no graph.
+    """
+    more: dict[str, Any] = {}
+    if codec.get("encoder", "vae") != "vae":
+        more = {"encoder": codec["encoder"], "graph": codec["graph"], "spec": target.spec}
+    return make_codec(codec["form"], target.shape, **more, **tuples(codec["sizes"]))
 
 
 def velocity_of(velocity: Mapping[str, Any], latent_shape: Sequence[int]) -> nn.Module:

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array
 
 from flown_jax.errors import UserError
+from flown_jax.weights.spec import WeightSpec
 
 
 @runtime_checkable
@@ -92,6 +93,18 @@ class Target:
     def shape(self) -> tuple[int, ...]:
         """Of one x1."""
         raise UserError(f"{type(self).__name__} does not tell the shape of its targets.")
+
+    @property
+    def spec(self) -> WeightSpec:
+        """What one x1, as a vector, is the weights of."""
+        raise UserError(
+            f"{self.what} of this kind cannot be read as graphs: codec.encoder must be 'vae'."
+        )
+
+    @property
+    def affine(self) -> tuple[Array, Array] | None:
+        """(mean, scale), each of `shape`, where x1 is (w - mean) / scale entry by entry."""
+        return None
 
     @property
     def what(self) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from flown_jax.meta_model import losses
@@ -16,6 +17,8 @@ from flown_jax.training.stages import StageContext
 from flown_jax.training.state import averaged
 
 BatchAt = Callable[[int], dict[str, Any]]
+TRAINED = "params"  # the collection of variables that is; the others are fixed before
+_FITTED_ON = 64  # weights
 
 
 def train_codec(
@@ -33,6 +36,9 @@ def train_codec(
 ) -> Any:
     """Variables of the weight autoencoder (the average, where one is kept).
 
+    The collection "params" is trained. Others are fixed, and are what the codec's `fit` makes of
+    training weights before, where it has this method.
+
     Args:
       codec: with `encode` and `decode`, see `encoders.codecs`.
       target: the target space; whatever the loss takes in its place has it as `target`.
@@ -43,25 +49,51 @@ def train_codec(
         members are mixed: such a loss looks at pairs of its batch and is no mean over it.
     """
     pairs = options.get("mixing") is not None or "parts" in batch_at(0)
-    shape = getattr(target, "target", target).shape
-    variables = jax.jit(codec.init)(jax.random.key(seed), jnp.zeros((1, *shape)))
+    space = getattr(target, "target", target)
+    variables = jax.jit(codec.init)(jax.random.key(seed), jnp.zeros((1, *space.shape)))
+    if hasattr(codec, "fit"):
+        variables = codec.fit(variables, first_weights(space, batch_at), space.affine)
+    trained, fixed = split(variables)
 
     def loss_fn(params, key, batch, extra):
-        value, metrics = loss(codec, params, key, batch, batch["frozen"], **options)
+        target, fixed = batch["frozen"]
+        value, metrics = loss(codec, {**params, **fixed}, key, batch, target, **options)
         return value, (metrics, extra)
 
     state = train(
         context,
         recipe,
-        variables,
+        trained,
         loss_fn,
         batch_at,
         seed=seed,
-        frozen=target,
+        frozen=(target, fixed),
         name=name,
         whole=whole or pairs,
     )
-    return averaged(state)
+    return {**averaged(state), **fixed}
+
+
+def split(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A codec's variables that are trained, and those that are fixed."""
+    fixed = {name: part for name, part in variables.items() if name != TRAINED}
+    return {name: part for name, part in variables.items() if name == TRAINED}, fixed
+
+
+def first_weights(target: Any, batch_at: BatchAt) -> Array:
+    """Up to 64 standardised weights (N, ...) of a codec's first batches, of all their parts alike.
+
+    They depend on the batches alone: a run that goes on finds the same.
+    """
+    rows: list[np.ndarray] = []
+    for step in range(_FITTED_ON):
+        batch = batch_at(step)
+        for _, part in sorted(batch.get("parts", {"": batch}).items()):
+            rows += list(np.asarray(target.normalise(part["weights"], part["context"])))
+        if len(rows) >= _FITTED_ON:
+            break
+    chosen = np.arange(_FITTED_ON) * len(rows) // _FITTED_ON
+    return jnp.asarray(np.stack([rows[i] for i in chosen]))
 
 
 def train_generator(

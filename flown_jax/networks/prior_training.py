@@ -42,16 +42,17 @@ def prior_flow_loss(
     """Conditional flow matching from latents of the prior to those of the zoos' networks.
 
     Args:
-      params: `velocity`, its parameters, and in the paper's form `encoder`, the variables of the
-        codec for both ends, which are then trained.
+      params: `velocity`, its parameters, and in the paper's form `encoder`, the codec's variables
+        for both ends that are then trained.
       batch: as in `losses.flow_loss`, but `latent` holds standardised joint vectors (B, D);
-        `frozen` has `source`, a `PriorSource`, and in the mended form `encoder`.
+        `frozen` has `source`, a `PriorSource`, and `encoder`, the codec's other variables, which
+        are all in the mended form.
       noise: as in `implant`.
       flow: `path`, `coupling` and `condition_noise`, as in `losses.flow_loss`.
     """
     key_prior, key_flow = jax.random.split(key)
     source = batch["frozen"]["source"]
-    encoder = params["encoder"] if "encoder" in params else batch["frozen"]["encoder"]
+    encoder = {**batch["frozen"].get("encoder", {}), **params.get("encoder", {})}
     x0 = source.latents(key_prior, codec, encoder, noise, len(batch["latent"]))
     x1 = source.encode(codec, encoder, batch["latent"])
     loss, metrics = losses.flow_loss(

@@ -97,6 +97,16 @@ class NetworkSpace(Target):
         """(D,) of one target."""
         return (self.joint.size,)
 
+    @property
+    def spec(self) -> WeightSpec:
+        """Of the joint vectors: the widest set's."""
+        return self.joint.spec(self.joint.widest)
+
+    @property
+    def affine(self) -> tuple[Array, Array]:
+        """(mean, scale), each (D,)."""
+        return self.mean, self.scale
+
     def normalise(self, weights: Array, context: OfSet) -> Array:
         """What the autoencoder takes, (N, D), of a set's weights (N, D of the set)."""
         return (jnp.asarray(self.joint.embed(context.name, weights)) - self.mean) / self.scale
@@ -148,7 +158,7 @@ class NetworkSpace(Target):
 
     @property
     def _way(self) -> int:
-        return int(self.joint.spec(self.joint.widest).sizes_dict["num_classes"])
+        return int(self.spec.sizes_dict["num_classes"])
 
     def classes(self, names: list[Hashable], fixed: bool, like: str | None) -> list[Hashable]:
         """The classes in the order of the networks' outputs.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +56,17 @@ def test_round_trip_classifies_alike(centred, base_scale):
         jax.nn.softmax(linear.logits(HEADS, QUERY)),
         atol=1e-5,
     )
+
+
+def test_its_spec_is_a_layer_in_the_order_of_vectors():
+    space = _fitted()
+    spec, vector = space.spec, linear.to_vector(HEADS[0])
+    assert spec.size == vector.size == math.prod(space.shape)
+    tensors = [vector[spec.slices[entry.name]].reshape(entry.shape) for entry in spec.entries]
+    assert [entry.name.split(".")[-1] for entry in spec.entries] == ["weight", "bias"]
+    np.testing.assert_array_equal(tensors[0], HEADS[0][:, :-1])
+    np.testing.assert_array_equal(tensors[1], HEADS[0][:, -1])
+    assert space.affine is None
 
 
 def test_without_standardising_the_columns_keep_their_size():

@@ -12,7 +12,8 @@ import pytest
 from flown_jax.errors import UserError
 from flown_jax.few_shot.sampling import draw_heads
 from flown_jax.image_encoders import from_function
-from flown_jax.meta_model.build import build, describe
+from flown_jax.meta_model.build import build, codec_of, describe
+from tests.encoders import stand_in
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
@@ -57,6 +58,26 @@ def test_describing_and_building_are_inverse(form, entries, sharpened):
     two, _ = draw(again, jax.random.key(0), SUPPORT, samples=2)
     assert one.shape == (2, len(SUPPORT), small.WAY, small.WIDTH + 1) and float(nfe) == 3
     np.testing.assert_array_equal(one, two)
+
+
+def test_a_codec_without_a_named_encoder_has_its_own():
+    target = small.parts("mlp").target
+    plain = {"form": "mlp", "sizes": {"latent_shape": [4, 4, 2], "hidden_dim": 8}}
+    named = {**plain, "encoder": "vae", "graph": None}
+    assert codec_of(plain, target) == codec_of(named, target)
+    about = {**small.description("mlp"), "codec": named}
+    assert build(about, small.arrays(about)).description == about
+
+
+def test_a_codec_of_graphs_reads_what_the_target_is(monkeypatch):
+    stand_in.put(monkeypatch)
+    sizes = {"latent_shape": [4, 4, 2], "hidden_dim": 8}
+    graph = {**stand_in.SIZES, "head_dims": [8, 8]}
+    about = {"form": "mlp", "sizes": sizes, "encoder": "graph", "graph": graph}
+    target = small.parts("mlp").target
+    codec = codec_of(about, target)
+    assert codec.autoencoder.spec == target.spec
+    assert codec.autoencoder.graph["head_dims"] == (8, 8) and hash(codec) is not None
 
 
 def half(images):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flown_jax import MetaModel
-from flown_jax.encoders.token_vae import MLPVAE
 from flown_jax.image_encoders import from_function
-from flown_jax.meta_model.build import build, describe
+from flown_jax.meta_model.build import build, codec_of, describe
 from flown_jax.meta_model.condition import Conditioner
 from flown_jax.meta_model.latents import LatentSpace, Standardiser
 from flown_jax.models.heads import FeatureTransform
@@ -64,9 +64,16 @@ def target() -> NetworkSpace:
 
 
 @functools.cache
-def meta_model() -> MetaModel:
-    """Of random parts."""
-    codec = MLPVAE(in_dim=target().shape[0], **CODEC)
+def meta_model(graph: str = "") -> MetaModel:
+    """Of random parts.
+
+    Args:
+      graph: backbone of an encoder of graphs; "" for none.
+    """
+    about: dict[str, Any] = {"form": "mlp", "sizes": CODEC}
+    if graph:
+        about |= {"encoder": "graph", "graph": {"backbone": graph}}
+    codec = codec_of(about, target())
     variables = random_variables(codec, jnp.zeros((1, *target().shape)))
     velocity = make_velocity("mlp", LATENT, **VELOCITY)
     known = {"features": jnp.zeros((1, zoos.CLASSES, WIDTH))}
@@ -80,7 +87,7 @@ def meta_model() -> MetaModel:
         Conditioner(None, None, None, ("features",)),
         LatentSpace(target(), variables, statistics, codec),
         params,
-        codec={"form": "mlp", "sizes": CODEC},
+        codec=about,
         velocity={"kind": "mlp", "sizes": VELOCITY},
         latent_shape=list(LATENT),
         image_shape=[SIDE, SIDE, 1],

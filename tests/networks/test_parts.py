@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from flown_jax.errors import UserError
 from flown_jax.evaluation.networks import log_probabilities
+from flown_jax.meta_model.build import codec_of
 from flown_jax.models import registry
 from flown_jax.models.subsets import last_norms
 from flown_jax.networks.space import NetworkSpace, OfSet
@@ -38,6 +41,13 @@ def test_a_part_goes_there_and_back_within_its_network():
     x1 = target.normalise(WEIGHTS, OF)
     assert x1.shape == (5, *target.shape) == (5, PART.size)
     np.testing.assert_allclose(target.restore(x1, OF), WEIGHTS, atol=1e-5)
+
+
+def test_it_is_no_graph_by_itself():
+    about = {"form": "mlp", "sizes": {"latent_shape": [2, 2, 2], "hidden_dim": 8}}
+    assert codec_of(about, space()).in_dim == PART.size
+    with pytest.raises(UserError, match="are a part of a network, .* codec.encoder is 'vae'.$"):
+        codec_of({**about, "encoder": "graph", "graph": {}}, space())
 
 
 def test_the_task_loss_is_the_whole_networks():

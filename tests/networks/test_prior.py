@@ -16,6 +16,7 @@ from flown_jax.flow.paths import LinearPath
 from flown_jax.meta_model import losses
 from flown_jax.meta_model.latents import LatentSpace, Standardiser
 from flown_jax.meta_model.mixing import Mixing
+from flown_jax.meta_model.training import split
 from flown_jax.models.cnn import CNN
 from flown_jax.networks import prior, prior_training
 from flown_jax.networks.space import NetworkSpace, OfSet
@@ -26,6 +27,7 @@ from flown_jax.training.stages import StageContext
 from flown_jax.velocity.make import make_velocity
 from flown_jax.weights.joint import JointSpace
 from flown_jax.weights.spec import WeightSpec
+from tests.encoders.stand_in import GraphAutoencoder
 from tests.layers.helpers import initial_variables, quick_jit
 
 SIDE, LATENT, DRAWS = 8, (2, 2, 2), 1000
@@ -156,18 +158,21 @@ def test_the_encoders_part_encodes_and_has_no_decoder():
     )
 
 
-def flow_gradients(trained: bool):
+def flow_gradients(trained: bool, module=None):
     """Loss and gradients of velocity and, where it is trained, encoder."""
-    module, velocity = codec(), make_velocity("mlp", LATENT, hidden_dims=(8,), embedding_dim=4)
+    module, velocity = (
+        module or codec(),
+        make_velocity("mlp", LATENT, hidden_dims=(8,), embedding_dim=4),
+    )
     condition = {"features": jnp.ones((6, 3, 4))}
     params = initial_variables(velocity, jnp.zeros((6, *LATENT)), jnp.zeros(()), condition)
     variables = initial_variables(module, jnp.zeros((1, joint().size)))
     encoder = prior.encoder_part(module, variables, joint().size)
     x = np.random.default_rng(2).normal(size=(6, joint().size)).astype(np.float32)
     batch = {"latent": x, "condition": condition, "group": np.zeros(6, np.int32)}
-    known = {"encoder": encoder}
-    params, frozen = {"velocity": params}, {"source": source()}
-    (params if trained else frozen).update(known)
+    own, fixed = split(encoder) if trained else ({}, encoder)
+    params = {"velocity": params, **({"encoder": own} if trained else {})}
+    frozen = {"source": source(), "encoder": fixed}
 
     @functools.partial(jax.value_and_grad, has_aux=True)
     def loss(params, batch):
@@ -198,6 +203,16 @@ def test_the_flow_trains_the_encoder_in_the_papers_form_only():
     assert size(of_mended["velocity"]) > 0
     # Both ends went through the same encoder: the prior's noise makes its latents wider.
     assert metrics["start_std"] > metrics["end_std"] > 0
+
+
+def test_what_a_codec_has_fixed_is_not_trained_by_the_flow():
+    module = GraphAutoencoder(joint().spec("colour"), codec())
+    (paper, _), of_paper = flow_gradients(trained=True, module=module)
+    (mended, _), _ = flow_gradients(trained=False, module=module)
+    np.testing.assert_allclose(paper, mended, rtol=1e-5)
+    assert jax.tree.map(jnp.shape, of_paper["encoder"]) == {
+        "params": {"head": {"kernel": (16, 16), "bias": (16,)}}
+    }
 
 
 LOSS = {

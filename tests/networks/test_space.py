@@ -63,6 +63,14 @@ def test_what_does_not_vary_is_not_divided_by():
         np.testing.assert_array_equal(known.normalise(w[:1], OfSet("grey")), 0)
 
 
+def test_its_spec_and_its_affine_are_of_joint_vectors():
+    assert SPACE.spec == zoos.SPECS["colour"]
+    mean, scale = SPACE.affine
+    weights = zoos.weights("grey")
+    expected = (zoos.JOINT.embed("grey", weights) - mean) / scale
+    np.testing.assert_array_equal(SPACE.normalise(weights, OfSet("grey")), expected)
+
+
 def test_a_compiled_function_takes_it_as_an_argument():
     x = SPACE.normalise(WEIGHTS["grey"], OfSet("grey"))
     found = quick_jit(lambda space, x: space.restore(x, OfSet("grey")))(SPACE, x)
