@@ -207,9 +207,7 @@ def test_the_flow_trains_the_encoder_in_the_papers_form_only():
 
 def test_what_a_codec_has_fixed_is_not_trained_by_the_flow():
     module = GraphAutoencoder(joint().spec("colour"), codec())
-    (paper, _), of_paper = flow_gradients(trained=True, module=module)
-    (mended, _), _ = flow_gradients(trained=False, module=module)
-    np.testing.assert_allclose(paper, mended, rtol=1e-5)
+    _, of_paper = flow_gradients(trained=True, module=module)
     assert jax.tree.map(jnp.shape, of_paper["encoder"]) == {
         "params": {"head": {"kernel": (16, 16), "bias": (16,)}}
     }
