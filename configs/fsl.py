@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs.fsl_parts import flat_unet, recipe
+from configs.fsl_parts import flat_unet, graph_sizes, recipe
 from configs.fsl_real import mini_imagenet, paper
 
 
@@ -125,6 +125,8 @@ def _default() -> ConfigDict:
         {
             "form": "token",
             "sizes": {"code_dim": 64, "hidden_dim": 256},
+            "encoder": "vae",  # the form's own; or graph, with codec.form mlp or autoencoder_kl
+            "graph": graph_sizes(),
             "reconstruction": "mse",
             "kl_weight": 1e-6,
             "sigma_in": 0.001,  # paper, A.3.2

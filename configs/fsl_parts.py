@@ -31,6 +31,35 @@ def recipe(
     return values
 
 
+def graph_sizes() -> ConfigDict:
+    """An encoder of graphs at two cores' size, as `GraphAutoencoder` takes it."""
+    return ConfigDict(
+        {
+            "backbone": "transformer",  # transformer or pna
+            "form": "sparse",  # sparse: edges that exist; dense: all pairs
+            "node_dim": 32,
+            "edge_dim": 8,
+            "attention_dim": 16,
+            "num_heads": 4,
+            "num_layers": 3,
+            "node_hidden": 64,
+            "edge_hidden": 16,
+            "frequencies": 64,  # of random Fourier features
+            "head_dims": (128, 128),
+            "softmax_scale": "head",  # of attention: head or width
+            "flattening": "as_conv",  # of a linear layer behind convolutions: or repeat_nodes
+            "chunk": 8,  # graphs at a time
+        }
+    )
+
+
+def paper_graph(graph: ConfigDict) -> None:
+    """The paper's sizes (Table 7), and its code's where it prints none."""
+    graph.update(form="dense", softmax_scale="width", flattening="repeat_nodes")
+    graph.update(node_dim=64, edge_dim=32, attention_dim=128, num_heads=8, num_layers=4)
+    graph.update(node_hidden=128, edge_hidden=64, frequencies=128, head_dims=(128, 128))
+
+
 def flat_unet(config: ConfigDict) -> None:
     """The paper's shape at two cores' size: one flat latent 8x8x4 of the whole head, a UNet.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs.fsl_parts import flat_unet, recipe
+from configs.fsl_parts import flat_unet, paper_graph, recipe
 
 _GENERATOR = {"warmup": 100, "clip": 1.0, "ema_decay": 0.998}
 
@@ -94,6 +94,7 @@ def paper(config: ConfigDict) -> None:
             "embed_dim": 4,
         }
     )
+    paper_graph(config.codec.graph)  # where codec.encoder is graph
     config.codec.reconstruction = "sse"  # eq. 2
     config.codec.kl_weight = 1e-6  # Table 6
     config.codec.task_weight = 0.0

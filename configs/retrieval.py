@@ -14,7 +14,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from configs.fsl import get_config as few_shot
-from configs.fsl_parts import recipe
+from configs.fsl_parts import graph_sizes, paper_graph, recipe
 
 _REAL = ("mnist", "fashion_mnist", "cifar10", "stl10")
 
@@ -153,6 +153,8 @@ def _codec() -> ConfigDict:
         {
             "form": "mlp",  # mlp or autoencoder_kl
             "sizes": {"latent_shape": (4, 4, 4), "hidden_dim": 512},
+            "encoder": "vae",  # the form's own, or graph
+            "graph": graph_sizes(),
             "reconstruction": "mse",
             "weights_weight": 1.0,
             "kl_weight": 3.5e-6,  # the paper's 0.01 of a sum over 2,864 weights
@@ -310,6 +312,7 @@ def _paper(config: ConfigDict) -> None:
     config.codec.update(reconstruction="sse", kl_weight=1e-2, task_weight=0.0, diversity_weight=0.0)
     config.codec.recipe.update(steps=50_000, batch=32, learning_rate=1e-3, weight_decay=2e-6)
     config.codec.networks = 8
+    paper_graph(config.codec.graph)  # where codec.encoder is graph, as in its Tables 1 and 4
     config.velocity.kind = "unet"
     config.velocity.sizes = ConfigDict(
         {

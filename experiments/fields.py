@@ -21,7 +21,7 @@ from experiments.command import fields_of
 from experiments.stages import recipe
 from flown_jax import image_encoders
 from flown_jax.data import image_sets
-from flown_jax.encoders.codecs import FORMS
+from flown_jax.encoders.codecs import ENCODERS, FORMS, GRAPH_NAMES
 from flown_jax.errors import UserError
 from flown_jax.flow.density import RULES as BANDWIDTHS
 from flown_jax.flow.sources import NAMES as SOURCES
@@ -167,6 +167,11 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"entries", some(known(("features", "shots", "caml")))),
     (r"condition\.(slot_tasks|draws|pool)", COUNT),
     # Autoencoders, flows, diffusion.
+    (r"codec\.encoder", known(ENCODERS)),
+    *((rf"graph\.{name}", known(names)) for name, names in GRAPH_NAMES.items()),
+    (r"graph\.((node|edge|attention)_dim|num_(heads|layers)|(node|edge)_hidden)", COUNT),
+    (r"graph\.(frequencies|chunk)", COUNT),
+    (r"graph\.head_dims", some(COUNT)),
     (r"form", known(FORMS)),
     (r"reconstruction", known(("sse", "l1_sum", "l1_sum_plus_1000mse", "mse"))),
     (r"velocity\.kind", known(VELOCITIES)),

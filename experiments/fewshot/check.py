@@ -6,17 +6,18 @@ import os
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from configs.fsl import get_config
+from experiments.codec import checked_latent
 from experiments.command import fields_of
 from experiments.fewshot.designs import schedule
 from experiments.fields import check_at_most, check_fields, check_recipes, fitting
 from experiments.settings import check_tasks, settings
 from flown_jax.data.datasets import FEW_SHOT, few_shot
-from flown_jax.encoders.codecs import make_codec, tuples
+from flown_jax.encoders.codecs import tuples
 from flown_jax.errors import UserError
+from flown_jax.few_shot.space import head_spec
 from flown_jax.flow.couplings import get_coupling, needs_groups
 from flown_jax.flow.sampling import sample
 from flown_jax.flow.sources import get_source
@@ -70,13 +71,10 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_design(design: ConfigDict, way: int) -> None:
-    sizes = tuples(design.codec.sizes.to_dict())
-    with fitting(f"codec.sizes, with codec.form {design.codec.form!r},"):
-        codec = make_codec(design.codec.form, (way, _WIDTH + 1), **sizes)
-        shape = _latent_shape(codec, way)
+    shape = checked_latent(design.codec, (way, _WIDTH + 1), head_spec(way, _WIDTH))
     sizes = tuples(design.velocity.sizes.to_dict())
     with fitting(f"velocity.sizes, with velocity.kind {design.velocity.kind!r},"):
-        velocity = make_velocity(design.velocity.kind, shape[1:], **sizes)
+        velocity = make_velocity(design.velocity.kind, shape, **sizes)
         if isinstance(velocity, TokenTransformer) and velocity.width % velocity.num_heads:
             raise ValueError(f"{velocity.num_heads} heads do not divide a width {velocity.width}.")
     get_source(design.flow.source)
@@ -89,12 +87,3 @@ def _check_design(design: ConfigDict, way: int) -> None:
             "conditions ties the source to the condition and biases the flow; it must be "
             "'independent'."
         )
-
-
-def _latent_shape(codec: nn.Module, way: int) -> tuple[int, ...]:
-    def latent(heads: jax.Array) -> jax.Array:
-        posterior, _ = codec.init_with_output(jax.random.key(0), heads, method="encode")
-        return posterior.mode()
-
-    heads = jax.ShapeDtypeStruct((1, way, _WIDTH + 1), jnp.float32)
-    return jax.eval_shape(latent, heads).shape

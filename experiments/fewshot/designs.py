@@ -9,16 +9,16 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from experiments.codec import counted, described
 from experiments.fewshot.heads import examples_of, space_of
 from experiments.stages import Stages, recipe
 from experiments.tasks import Tables, conditioner_of
-from flown_jax.encoders.codecs import make_codec, tuples
 from flown_jax.few_shot.batches import condition_batches, head_batches
 from flown_jax.flow import diffusion, paths
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model import losses
-from flown_jax.meta_model.build import latent_space, velocity_of
+from flown_jax.meta_model.build import codec_of, latent_space, velocity_of
 from flown_jax.meta_model.latents import (
     LatentSpace,
     fit_latent_statistics,
@@ -70,7 +70,7 @@ def make_design(
       train_query: query images a class and step.
     """
     inputs = {
-        "codec": part.codec,
+        "codec": counted(part.codec),
         "seed": seed,
         "heads": heads,
         "train": tables.train,
@@ -85,8 +85,8 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
     """The weight autoencoder and the statistics of its latents."""
     given, config = context.inputs, context.inputs.codec
     space, examples = space_of(given.heads), examples_of(given.heads, given.train)
-    form = {"form": config.form, "sizes": config.sizes.to_dict()}
-    module = make_codec(config.form, space.shape, **tuples(form["sizes"]))
+    form = described(config)
+    module = codec_of(form, space)
     batch = config.recipe.batch
     variables = train_codec(
         context,

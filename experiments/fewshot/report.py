@@ -74,14 +74,18 @@ def introduction(config: ConfigDict, results: dict[str, Any]) -> str:
         f"makes the heads of all settings; it was trained on {task.way}-way tasks of "
         f"{' and '.join(str(k) for k in task.shots)} support images a class.{absent}\n\n"
         f"Image encoder: {results['encoder']}. Target heads: {config.targets.kind}, {task.train} "
-        f"tasks. Weight autoencoder: {config.codec.form}. Velocity: {config.velocity.kind}, "
-        f"condition {' and '.join(config.condition.entries)}. Source: {config.flow.source}, "
-        f"temperature {chosen['temperature']}. Function evaluations a head: FLoWN "
-        f"{results['nfe']['flown']}, DDPM {results['nfe']['ddpm']}. Trained with the query loss of "
-        f"decoded heads: {', '.join(task_loss) or 'none'}"
+        f"tasks. Weight autoencoder: {_autoencoder(config.codec)}. "
+        f"Velocity: {config.velocity.kind}, condition {' and '.join(config.condition.entries)}. "
+        f"Source: {config.flow.source}, temperature {chosen['temperature']}. Function evaluations "
+        f"a head: FLoWN {results['nfe']['flown']}, DDPM {results['nfe']['ddpm']}. Trained with the "
+        f"query loss of decoded heads: {', '.join(task_loss) or 'none'}"
         f"{'; flow also through the solver' if config.flow.ensemble.recipe.steps else ''}."
         f"{encoder_sentence(config.encoder, 'classes of the test tasks')}"
     )
+
+
+def _autoencoder(codec: ConfigDict) -> str:
+    return codec.form if codec.encoder == "vae" else f"a {codec.encoder} encoder, {codec.form}"
 
 
 def write(

@@ -29,7 +29,7 @@ from experiments.retrieval.model import model_stage
 from experiments.retrieval.prior import prior
 from experiments.retrieval.report import screen, write
 from experiments.retrieval.rivals import nearest_sets, trained_stage, untrained
-from experiments.retrieval.words import introduction, sentences
+from experiments.retrieval.words import introduction, order_remarks, sentences
 from experiments.retrieval.zoos import align, read_data
 from experiments.stages import Stages
 from flown_jax.training.fingerprints import plain_values
@@ -64,6 +64,9 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
 
     # Zoos with their units in one order, and the conditions of their data sets.
     data = read_data(stages, config)
+    order = order_remarks(config, {name: found.table for name, found in data.zoos.items()})
+    for sentence in order:
+        print(sentence)
     aligned = align(stages, config.alignment, data)
     sight = learn_to_see(stages, config.features, config.condition)
     known = show(stages, config, data, sight)
@@ -106,6 +109,7 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
         **heading("retrieval", config, stages),
         "titles": {name: name.replace("_", " ") for name in titles},
         "rows": [*rows, *confused, *starts["rows"]],
+        **({"remarks": order} if order else {}),
     }
     if (there := standing(work.path, results, *REPORT)) is not None:
         return there
@@ -123,7 +127,8 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
             }
             for name in data.names
         },
-        "remarks": sentences(
+        "remarks": order
+        + sentences(
             {n: [*data.remarks.get(n, []), *of] for n, of in starts["remarks"].items()},
             other.remark,
             other.facts,

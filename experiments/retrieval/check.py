@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from configs.retrieval import get_config
 from configs.zoo import variants as zoo_variants
+from experiments.codec import checked_latent
 from experiments.fields import check_at_most, check_fields, check_recipes, fitting
 from experiments.retrieval.designs import changed
 from experiments.settings import check_tasks
 from flown_jax.data import image_sets
-from flown_jax.encoders.codecs import make_codec, tuples
+from flown_jax.encoders.codecs import tuples
 from flown_jax.errors import UserError
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sampling import sample
 from flown_jax.flow.sources import get_source
+from flown_jax.models.cnn import cnn_small
 from flown_jax.velocity.make import make_velocity
+from flown_jax.weights.spec import WeightSpec
 
-_WEIGHTS = 2864  # of CNN-small; the zoos' own is known when they were read
+
+@functools.cache
+def _spec() -> WeightSpec:
+    """Of CNN-small; the zoos' own is known when they were read."""
+    module, images = cnn_small(), jnp.zeros((1, 28, 28, 3))
+    return WeightSpec.from_module(module, jax.eval_shape(module.init, jax.random.key(0), images))
 
 
 def check(config: ConfigDict) -> None:
@@ -63,14 +73,8 @@ def _check_design(config: ConfigDict) -> None:
         raise UserError("codec has neither weights_weight nor task_weight: nothing is learned.")
     get_coupling(flow.coupling)
     get_source(flow.source)
-    sizes = tuples(codec.sizes.to_dict())
-    with fitting(f"codec.sizes, with codec.form {codec.form!r},"):
-        module = make_codec(codec.form, (_WEIGHTS,), **sizes)
-        x = jax.ShapeDtypeStruct((1, _WEIGHTS), jnp.float32)
-        variables = jax.eval_shape(module.init, jax.random.key(0), x)
-        latent = jax.eval_shape(
-            lambda v, x: module.apply(v, x, method="encode").mode(), variables, x
-        ).shape[1:]
+    spec = _spec()
+    latent = checked_latent(codec, (spec.size,), spec)
     sizes = tuples(config.velocity.sizes.to_dict())
     with fitting(f"velocity.sizes, with velocity.kind {config.velocity.kind!r},"):
         make_velocity(config.velocity.kind, latent, **sizes)

@@ -13,17 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.codec import counted, described
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages, recipe
 from flown_jax.data.pictures import Pictures
 from flown_jax.encoders import pca
-from flown_jax.encoders.codecs import make_codec, tuples
+from flown_jax.encoders.codecs import tuples
 from flown_jax.errors import UserError
 from flown_jax.flow import diffusion, paths
 from flown_jax.flow.couplings import get_coupling, independent
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model import losses
-from flown_jax.meta_model.build import latent_space, velocity_of
+from flown_jax.meta_model.build import codec_of, latent_space, velocity_of
 from flown_jax.meta_model.latents import (
     LatentSpace,
     Standardiser,
@@ -132,7 +133,7 @@ def make(
     config = changed(config, config.beside[name].to_dict() if name else {})
     weights = aligned.values["train"] if config.alignment.encode else data.weights
     inputs = {
-        "codec": config.codec,
+        "codec": counted(config.codec),
         "seed": config.seed,
         "joint": data.joint,
         "weights": weights,
@@ -145,8 +146,8 @@ def make(
 def _train_codec(context: StageContext) -> dict[str, Any]:
     given, part = context.inputs, context.inputs.codec
     target = NetworkSpace.fit(given.joint, given.weights)
-    form = {"form": part.form, "sizes": part.sizes.to_dict()}
-    module = make_codec(part.form, target.shape, **tuples(form["sizes"]))
+    form = described(part)
+    module = codec_of(form, target)
     examples = examples_of(given.weights, given.images)
     variables = train_codec(
         context,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.codec import counted
 from experiments.retrieval.designs import PCA, Design
 from experiments.retrieval.prior_flows import draw_both, train_flow, train_mended
 from experiments.retrieval.zoos import Data, Weights
@@ -74,7 +75,7 @@ def prior(stages: Stages, config: ConfigDict, data: Data, design: Design) -> Pri
         "weights": design.weights,
     }
     flow = stages("prior-flow", inputs, train_flow)
-    codec = design.config.codec
+    codec = counted(design.config.codec)
     more = {
         "codec_config": codec,
         "weight": part.weight,

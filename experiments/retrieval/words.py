@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments.features import encoder_sentence
+from flown_jax.networks.order import order_remark
 
 METHODS = {
     "originals": "the zoo's training networks themselves",
@@ -73,10 +75,11 @@ def introduction(
     if codec.diversity_weight:
         objective.append(f"{codec.diversity_weight} times the shortfall of their distances")
     aligned = "aligned to one reference" if config.alignment.encode else "as they are"
+    graphs = ", read as graphs" if codec.encoder == "graph" else ""
     return (
-        f"Training networks: {counts}, {aligned}. One autoencoder and one flow for all sets; "
-        f"nobody tells the model which set is shown. {config.sampling.samples} networks a set, "
-        f"each from its own {config.condition.shot} support images a class, drawn from "
+        f"Training networks: {counts}, {aligned}{graphs}. One autoencoder and one flow for all "
+        f"sets; nobody tells the model which set is shown. {config.sampling.samples} networks a "
+        f"set, each from its own {config.condition.shot} support images a class, drawn from "
         f"{_unseen(networks, unknown)} Accuracies are on test images.\n\n"
         f"Objective of the autoencoder: {'; '.join(objective)}. The flow's targets are "
         f"{'mixes of latents' if flow.target == 'mixes' else 'latents of the networks'}, its "
@@ -122,6 +125,20 @@ def remarks(config: ConfigDict) -> dict[str, str]:
             text += ", whose autoencoder was trained on images"
         found[method] = text
     return found | _PAPER_REMARKS
+
+
+def order_remarks(config: ConfigDict, tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The sentence on zoos of several seeds that are read as graphs, by any design.
+
+    Args:
+      tables: of the training networks of each set.
+    """
+    changes = ({}, *(part.to_dict() for part in config.beside.values()))
+    main = config.codec.encoder
+    if all(of.get("codec", {}).get("encoder", main) == "vae" for of in changes):
+        return []
+    found = order_remark(tables)
+    return [] if found is None else [found]
 
 
 def prior_sentence(facts: Mapping[str, float]) -> str:

@@ -14,10 +14,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import stages
+from flown_jax.encoders.codecs import GRAPH_NAMES as NAMES
 from flown_jax.errors import UserError
 from flown_jax.training.stages import StageResult, fingerprint
 
 Values = Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
+
+
+# Another name of each field of an encoder of graphs.
+GRAPH_NAMES = {
+    f"codec.graph.{name}": {f"codec.graph.{name}": names[1]} for name, names in NAMES.items()
+}
 
 
 class Changed(Exception):
@@ -75,6 +82,11 @@ def fields(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from fields(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def graph_fields(config: ConfigDict) -> list[str]:
+    """The fields of encoders of graphs, designs beside included."""
+    return [field for field, _ in fields(config) if ".graph." in field]
 
 
 def changed(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
