@@ -24,6 +24,8 @@ def convert(state_dict: Mapping[str, Any], config: Mapping[str, Any]) -> dict[st
       UserError: missing, extra or mis-shaped entries, by name.
     """
     module = registry.build("mlp", by_names.sizes(config, "image_size"))
-    first = (np.shape(value) for name, value in state_dict.items() if name.endswith(_FIRST))
+    first = (
+        np.atleast_1d(value).shape for name, value in state_dict.items() if name.endswith(_FIRST)
+    )
     # No tensor's shape depends on how the inputs are arranged as an image.
     return by_names.read(state_dict, module, (1, 1, next(first, (1,))[-1]))
