@@ -46,11 +46,13 @@ class Layer:
       weight: (out, in, kh, kw) of a convolution, (out, in) of a linear layer, (units,) of a
         normalisation.
       features: of its units: the bias, and what else they have; None for one that is absent.
+      present: whether the vector has the weight; otherwise `weight` tells its shape alone.
     """
 
     name: str
     weight: np.ndarray
     features: tuple[np.ndarray | None, ...] = ()
+    present: bool = True
 
 
 def wire(wiring: Wiring, layers: Sequence[Layer], options: Options) -> None:
@@ -90,12 +92,7 @@ def _connect(
 ) -> None:
     name, weight, units = layers[i].name, layers[i].weight, wiring.units(source)
     if weight.ndim == 1:
-        if len(weight) != units:
-            raise UserError(
-                f"{name} has {len(weight)} values, where the layer before it has {units} units: "
-                "the layers form no chain."
-            )
-        wiring.diagonal(name, source, target, weight)
+        wiring.diagonal(name, source, target, weight if layers[i].present else None)
         return
     inputs = weight.shape[1]
     flat = i > 0 and _positions(layers, i - 1) is not None
@@ -103,7 +100,7 @@ def _connect(
         weight = _flattened(weight, units, options)
     elif inputs != units:
         raise UserError(_broken(name, weight.ndim, inputs, units, flat))
-    wiring.dense(name, source, target, weight)
+    wiring.dense(name, source, target, weight if layers[i].present else None)
 
 
 def _positions(layers: Sequence[Layer], i: int) -> int | None:
@@ -132,18 +129,23 @@ def _flattened(weight: np.ndarray, channels: int, options: Options) -> np.ndarra
 
 def _broken(name: str, rank: int, inputs: int, units: int, flat: bool) -> str:
     if rank == 4:
+        if units % inputs == 0:
+            return (
+                f"layer {name} is a convolution whose kernel takes {inputs} of {units} channels: "
+                "grouped ones are known to graphs in base models alone."
+            )
         return (
-            f"{name} is a convolution whose kernel takes {inputs} channels, where the layer before "
-            f"it gives {units}: grouped convolutions and branches are not known to graphs."
+            f"layer {name} is a convolution whose kernel takes {inputs} channels, where the layer "
+            f"before it gives {units}: branches are known to graphs in base models alone."
         )
     if flat and inputs % units == 0:
         return (
-            f"{name} takes {inputs} inputs, maps of {units} channels flattened: flattening must be "
-            "as_conv or repeat_nodes."
+            f"layer {name} takes {inputs} inputs, maps of {units} channels flattened: flattening "
+            "must be as_conv or repeat_nodes."
         )
     return (
-        f"{name} takes {inputs} inputs, where the layer before it gives {units}: branches are not "
-        "known to graphs."
+        f"layer {name} takes {inputs} inputs, where the layer before it gives {units}: branches "
+        "are known to graphs in base models alone."
     )
 
 
@@ -153,12 +155,14 @@ def _add(
     """A residual connection from hidden layer `added` to hidden layer i."""
     name = layers[i].name
     if not added < i:
-        raise UserError(f"the residual connection to {name} must come from a layer before it.")
+        raise UserError(
+            f"the residual connection to layer {name} must come from a layer before it."
+        )
     widths = [wiring.units(groups[number]) for number in (added, i)]
     if order == "corrected" and widths[0] != widths[1]:
         raise UserError(
-            f"the residual connection to {name} adds {widths[0]} channels to {widths[1]}: unequal "
-            "widths are not known to graphs (order='published' adds the first ones)."
+            f"the residual connection to layer {name} adds {widths[0]} channels to {widths[1]}: "
+            "unequal widths are not known to graphs (order='published' adds the first ones)."
         )
     everywhere = order == "corrected"
     wiring.identity(name, groups[added], groups[i], min(widths), everywhere)

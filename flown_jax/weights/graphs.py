@@ -32,8 +32,9 @@ from jax import Array
 from flown_jax.errors import UserError
 from flown_jax.weights import base_wirings
 from flown_jax.weights.chains import Layer, Options, wire
+from flown_jax.weights.graph_tables import Group, tables
 from flown_jax.weights.spec import WeightSpec
-from flown_jax.weights.wiring import Group, Wiring, places
+from flown_jax.weights.wiring import Wiring, places
 
 if TYPE_CHECKING:
     import jraph
@@ -172,7 +173,7 @@ def topology(
     """
     wiring = Wiring()
     base_wirings.wire_spec(wiring, spec, Options(flattening, order))
-    found = Topology(**wiring.tables(spec.size, kernel, linear_as_conv))
+    found = Topology(**tables(wiring, spec.size, kernel, linear_as_conv))
     if (lost := found.places < 0).any():
         at = int(np.argmax(lost))
         name = next(name for name, part in spec.slices.items() if part.stop > at)
@@ -226,7 +227,7 @@ def _chain(
         layers.append(Layer(str(number), weight, (bias,)))
         at += weight.size + bias.size
     wire(wiring, layers, options)
-    return Topology(**wiring.tables(at, kernel, linear_as_conv))
+    return Topology(**tables(wiring, at, kernel, linear_as_conv))
 
 
 def pairs(topology: Topology) -> int:
