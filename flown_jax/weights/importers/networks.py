@@ -17,6 +17,7 @@ from flown_jax.errors import UserError
 from flown_jax.models import registry
 from flown_jax.models.cnn import CNN
 from flown_jax.models.cnn_shapes import open_sizes, torch_kernels
+from flown_jax.models.mlp import MLP
 from flown_jax.torch_import.names import fitting, without_wrappers
 from flown_jax.weights.spec import WeightSpec
 
@@ -117,7 +118,8 @@ def resolve(
       shapes: of the tensors of a whole state dict, by name, in any order.
       where: begins sentences.
     Raises:
-      UserError: the shapes do not tell, or the network is a CNN whose activation nobody said.
+      UserError: the shapes do not tell, or the network is a CNN or an MLP whose activation nobody
+        said.
     """
     shapes = without_wrappers(shapes)
     found = infer(shapes)
@@ -126,9 +128,10 @@ def resolve(
     name, complete = found if found is not None and model in (None, found[0]) else (model, {})
     assert name is not None
     complete = {**complete, **(sizes or {})}
-    if name == "cnn" and "activation" not in complete:
+    owner = {"cnn": "a CNN's", "mlp": "an MLP's"}.get(name)
+    if owner and "activation" not in complete:
         raise UserError(
-            f"{where}: no shape tells a CNN's activation; give it in sizes, such as "
+            f"{where}: no shape tells {owner} activation; give it in sizes, such as "
             '{"activation": "tanh"}'
         )
     if (image := _image(registry.build(name, complete), shapes)) is not None:
@@ -178,6 +181,10 @@ def _image(module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> tuple[in
         return None if channels is None else (_side(module, flat or 0), channels)
     names = list(module.state_dict_names())
     shapes = fitting(shapes, set(names).issubset)
+    if isinstance(module, MLP):
+        flat = shapes.get(names[0], (1,))[-1]
+        squares = ((math.isqrt(flat // channels), channels) for channels in (1, 3))
+        return next((s for s in squares if s[0] ** 2 * s[1] == flat), (1, flat))
     # The network's own order, as a file may have any: the first convolution is that of images.
     first = next((shapes[name] for name in names if len(shapes.get(name, ())) == 4), None)
     if first is None:

@@ -96,10 +96,26 @@ def test_what_shapes_do_not_tell_is_asked_for(folder, tmp_path):
         state_dicts.read(other)
     with pytest.raises(UserError, match="kernels of the model cnn must be"):
         state_dicts.read(folder, sizes={**SIZES, "kernels": ["5"]})
-    with pytest.raises(UserError, match="model 'mlp' is unknown"):
-        state_dicts.read(other, model="mlp")
+    with pytest.raises(UserError, match="model 'lenet' is unknown"):
+        state_dicts.read(other, model="lenet")
     with pytest.raises(UserError, match="there are no state dicts"):
         state_dicts.read(tmp_path / "other", epochs=[7])
+
+
+@pytest.mark.parametrize(("inputs", "side", "channels"), [(16, 4, 1), (48, 4, 3), (5, 1, 5)])
+def test_mlps_are_read(tmp_path, inputs, side, channels):
+    shapes = {"0.weight": (2, inputs), "0.bias": (2,), "2.weight": (10, 2), "2.bias": (10,)}
+    state = {
+        f"module_list.{n}": np.full(s, i, np.float32) for i, (n, s) in enumerate(shapes.items())
+    }
+    write_state_dict(tmp_path / "a.pt", state)
+    with pytest.raises(UserError, match="no shape tells an MLP's activation"):
+        state_dicts.read(tmp_path, model="mlp", sizes={"hidden": [2]})
+    sizes = {"hidden": [2], "activation": "relu"}
+    found = state_dicts.read(tmp_path, model="mlp", sizes=sizes)
+    assert found.spec.model == "mlp" and found.spec.size == 2 * inputs + 32
+    read = networks.resolve("mlp", sizes, {name: v.shape for name, v in state.items()}, "a.pt")
+    assert read[1]["image"] == (side, channels)
 
 
 def test_images_that_do_not_fit_are_refused(folder):
