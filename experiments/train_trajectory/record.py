@@ -80,7 +80,8 @@ def smaller(
     if config.data.name in EMBEDDED:
         return []
     found = []
-    if config.network.name != "cnn":  # of the CNN there are two published sizes
+    # Of the CNN there are two published sizes, of the MLP there is none.
+    if config.network.name not in ("cnn", "mlp"):
         published = registry.describe(registry.build(config.network.name, {}))[1]
         for name, value in registry.describe(module)[1].items():
             if name not in ("num_classes", "names") and value != published[name]:
