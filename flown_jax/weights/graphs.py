@@ -39,7 +39,7 @@ from flown_jax.weights.wiring import Wiring, places
 if TYPE_CHECKING:
     import jraph
 
-__all__ = ["Group", "Topology", "chain", "pairs", "topology"]
+__all__ = ["Group", "Topology", "chain", "counts", "pairs", "topology"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +85,10 @@ class Topology:
         Raises:
           UserError: vectors of another length.
         """
+        w = jnp.asarray(w)
         if w.ndim < 1 or w.shape[-1] != self.size:
             raise UserError(
-                f"a vector of this network has {self.size} values, not shape {tuple(w.shape)}."
+                f"a vector of this network has {self.size} values, not shape {w.shape}."
             )
         constants = jnp.broadcast_to(jnp.arange(2, dtype=w.dtype), (*w.shape[:-1], 2))
         entries = jnp.concatenate([constants, w], axis=-1)
@@ -159,7 +160,8 @@ def topology(
     """The graph of the networks of a spec: a base model, or a chain of layers.
 
     Of a part of a network the graph has the units that the part's tensors touch. The tensors of a
-    module that is not registered are read as a chain, one layer after the other.
+    module that is not registered are read as a chain, one layer after the other: what branches of
+    equal widths add up is not in the graph.
 
     Args:
       spec: what a vector means.
@@ -231,5 +233,19 @@ def _chain(
 
 
 def pairs(topology: Topology) -> int:
-    """Pairs that attention over edges in both directions and each node itself works on, 2E + n."""
+    """Pairs of nodes that sparse attention works on: edges both ways and each node, 2E + n."""
     return 2 * len(topology.senders) + len(topology.role)
+
+
+def counts(topology: Topology) -> dict[str, int]:
+    """What encoding a network costs grows with these: its weights, nodes, edges, `pairs`, and the
+    pairs of dense attention, n^2.
+    """
+    nodes = len(topology.role)
+    return {
+        "weights": topology.size,
+        "nodes": nodes,
+        "edges": len(topology.senders),
+        "pairs": pairs(topology),
+        "dense_pairs": nodes**2,
+    }

@@ -24,7 +24,7 @@ def networks(fixture) -> list[str]:
 def read(fixture, name: str) -> tuple[Topology, np.ndarray]:
     """The topology of a network of the fixture, in the published form, and its vector."""
     case = next((c for c in fixture.config if c.endswith(".") and name.startswith(c)), "main")
-    config, start = fixture.config[case], f"{name}."
+    config, start = fixture.config["main"] | fixture.config[case], f"{name}."
     layers = sum(key.startswith(start) and key.endswith(".weight") for key in fixture.inputs)
     tensors = [
         fixture.inputs[f"{start}{layer}.{leaf}"]

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from flown_jax.errors import UserError
 from flown_jax.models import ResNet18, cnn_medium, cnn_small, last_norms
-from flown_jax.weights.graphs import chain, pairs, topology
+from flown_jax.weights.graphs import chain, counts, pairs, topology
 from flown_jax.weights.spec import Entry, WeightSpec
 from tests.layers.helpers import quick_jit
 from tests.weights import base_models
@@ -93,6 +93,13 @@ def test_published_sizes(module, side, channels, flattening, n, edges, work):
     spec = WeightSpec.from_module(module, jax.eval_shape(module.init, jax.random.key(0), images))
     found = topology(spec, flattening=flattening)
     assert (len(found.role), len(found.senders), pairs(found)) == (n, edges, work)
+    assert counts(found) == {
+        "weights": spec.size,
+        "nodes": n,
+        "edges": edges,
+        "pairs": work,
+        "dense_pairs": n * n,
+    }
     repeated = found.spatial >= 0
     assert repeated.any() == (flattening == "repeat_nodes")
     assert (found.node_source[repeated] > 1).all()
@@ -196,7 +203,9 @@ def test_parts_have_what_their_tensors_touch():
     found = topology(part("resnet18", "layer4.0.bn2", "layer4.1.bn2"))
     assert len(found.groups) == 4 and len(found.senders) == 16 * 3
     assert [g.role for g in topology(part("resnet18", "linear")).groups] == ["hidden", "output"]
-    assert [g.name for g in topology(part("resnet18", "linear.bias")).groups] == ["linear"]
+    found = topology(part("resnet18", "linear.bias"))
+    assert [g.name for g in found.groups] == ["linear"] and found.senders.shape == (0,)
+    np.testing.assert_array_equal(found.from_graph(found.graph(vectors(3)[0])), vectors(3)[0])
     found = topology(part("cnn", "module_list.5", "module_list.6"))
     assert [g.role for g in found.groups] == ["hidden", "hidden"]
 
@@ -221,6 +230,7 @@ def test_other_modules_are_read_as_chains():
         ("0.weight", (4, 3, 3, 3)),
         ("1.weight", (4,)),
         ("1.bias", (4,)),
+        ("1.running_mean", (4,)),
         ("2.weight", (2, 4, 2, 2)),
         ("2.bias", (2,)),
         ("4.weight", (3, 8)),
