@@ -60,6 +60,10 @@ class DenseGraphs:
     spatial: Tensor
     repeated: Tensor
 
+    def to(self, device: torch.device) -> DenseGraphs:
+        """The same on a device."""
+        return DenseGraphs(**{name: x.to(device) for name, x in vars(self).items()})
+
 
 def dense_graphs(
     networks: Sequence[Sequence[tuple[np.ndarray, np.ndarray]]], config: Mapping[str, Any]

@@ -75,22 +75,24 @@ class Case:
         return self.twins[self.fastest(names)].median / self.ours.median
 
 
-def race(contestants: Mapping[str, Work], seconds: float) -> dict[str, Timing]:
+def race(
+    contestants: Mapping[str, Work], seconds: float, *, rounds: int = _FEWEST_ROUNDS
+) -> dict[str, Timing]:
     """Timings of all contestants, each run once a round.
 
     Args:
       contestants: name to work(n), which does n units and returns when they are finished. They
         have been run before: nothing is compiled here.
-      seconds: time to spend on all of them together; at least four rounds are run.
+      seconds: time to spend on all of them together. rounds: that are run at least.
     """
     counts = {name: _units(work) for name, work in contestants.items()}
     samples: dict[str, list[float]] = {name: [] for name in contestants}
-    names, end, rounds = list(contestants), time.perf_counter() + seconds, 0
-    while rounds < _FEWEST_ROUNDS or (time.perf_counter() < end and rounds < _MOST_ROUNDS):
+    names, end, done = list(contestants), time.perf_counter() + seconds, 0
+    while done < rounds or (time.perf_counter() < end and done < _MOST_ROUNDS):
         for i in range(len(names)):
-            name = names[(i + rounds) % len(names)]
+            name = names[(i + done) % len(names)]
             samples[name].append(clock(contestants[name], counts[name]) / counts[name])
-        rounds += 1
+        done += 1
     return {name: _timing(times) for name, times in samples.items()}
 
 

@@ -64,6 +64,7 @@ def test_race_gives_every_contestant_a_turn_in_every_round(monkeypatch):
     assert timings["a"].rounds == timings["b"].rounds == 4
     assert timings["a"].median >= 0.01  # per unit, whatever the number of units in a sample
     assert turns[2:] == ["a", "b", "b", "a"] * 2
+    assert harness.race({"a": work("a")}, seconds=0.0, rounds=2)["a"].rounds == 2
 
 
 def test_first_call_is_what_the_second_does_not_take():
@@ -136,4 +137,4 @@ def test_table_has_a_row_for_every_ratio():
 
 
 def test_names_are_those_of_the_contract():
-    assert {"heads", "flow_step", "sampling", "couplings"} <= set(NAMES)
+    assert {"heads", "flow_step", "sampling", "couplings", "graph_encoder"} <= set(NAMES)
