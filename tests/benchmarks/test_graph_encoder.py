@@ -76,20 +76,27 @@ def test_a_small_step_of_the_twin_is_measured(tiny):
     assert found["seconds"] > 0 and found["memory_gib"] >= 0
 
 
+def test_our_published_form_is_the_twin(monkeypatch, tiny):
+    pytest.importorskip("torch", reason="the twins need PyTorch")
+    monkeypatch.setattr(harness, "_SAMPLE_SECONDS", 0.0)
+    monkeypatch.setattr(graph_encoder, "RACED", (graph_encoder.PUBLISHED_FORM,))
+    (case,) = graph_encoder.measure(0.0, tiny, 2, **TINY)
+    assert case.ours.rounds == 2 and case.ratio() > 0
+
+
 def test_forms_are_raced_and_other_outputs_are_refused(monkeypatch, tiny):
     pytest.importorskip("torch", reason="the twins need PyTorch")
     monkeypatch.setattr(harness, "_SAMPLE_SECONDS", 0.0)
     shift = 0.0
 
-    def ours(networks, form, config, chunk):
+    def ours(networks, form, config, state):
         made = graph_encoder.twin(networks, config)
         return Contestant(made.work, made.outputs + shift)
 
     monkeypatch.setattr(graph_encoder, "ours", ours)
-    cases = graph_encoder.measure(0.0, tiny, 1, **TINY)
+    cases = graph_encoder.measure(0.0, tiny, 2, **TINY)
     assert [case.name for case in cases] == list(graph_encoder.RACED)
-    assert all(case.ours.rounds == 2 and case.flops > 0 for case in cases)
-    assert cases[0].flops < cases[1].flops < cases[2].flops
+    assert 0 < cases[0].flops < cases[1].flops < cases[2].flops
     shift = 1.0
     with pytest.raises(RuntimeError, match="not the same network"):
-        graph_encoder.measure(0.0, tiny, 1, **TINY)
+        graph_encoder.measure(0.0, tiny, 2, **TINY)
