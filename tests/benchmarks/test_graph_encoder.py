@@ -17,7 +17,9 @@ TINY |= {"max_kernel": 3, "n_layers": 2, "n_heads": 2, "sin_emb_dim": 2, "d_out_
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The name of a network whose step takes milliseconds."""
+    """The name of a network whose step takes milliseconds, on a thread that waits for no other."""
+    pytest.importorskip("torch", reason="the twins need PyTorch")
+    monkeypatch.setattr("benchmarks.unet_pair.available_cores", lambda: 1)
     monkeypatch.setitem(NETWORKS, "tiny", ((2, 1, 3, 3), (2, 2, 2, 2), (3, 8), (2, 3)))
     return "tiny"
 
@@ -71,13 +73,11 @@ def test_result_is_of_the_default_form_and_survives_json(monkeypatch):
 
 
 def test_a_small_step_of_the_twin_is_measured(tiny):
-    pytest.importorskip("torch", reason="the twins need PyTorch")
     found = graph_encoder.measured_here("twin", tiny, 1, 1, **TINY)
     assert found["seconds"] > 0 and found["memory_gib"] >= 0
 
 
 def test_our_published_form_is_the_twin(monkeypatch, tiny):
-    pytest.importorskip("torch", reason="the twins need PyTorch")
     monkeypatch.setattr(harness, "_SAMPLE_SECONDS", 0.0)
     monkeypatch.setattr(graph_encoder, "RACED", (graph_encoder.PUBLISHED_FORM,))
     (case,) = graph_encoder.measure(0.0, tiny, 2, **TINY)
@@ -85,7 +85,6 @@ def test_our_published_form_is_the_twin(monkeypatch, tiny):
 
 
 def test_forms_are_raced_and_other_outputs_are_refused(monkeypatch, tiny):
-    pytest.importorskip("torch", reason="the twins need PyTorch")
     monkeypatch.setattr(harness, "_SAMPLE_SECONDS", 0.0)
     shift = 0.0
 
