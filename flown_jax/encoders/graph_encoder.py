@@ -237,7 +237,8 @@ class GraphEncoder(nn.Module):
         count = len(x)
         if self.reference:
             x = jnp.concatenate([x, self._origin().astype(x.dtype)])
-        found = self._in_chunks(x) if self.chunk and count > self.chunk else self._of_vectors(x)
+        direct = self.is_initializing() or not self.chunk or count <= self.chunk
+        found = self._of_vectors(x) if direct else self._in_chunks(x)
         return found[:count] - found[count:] if self.reference else found
 
     def _origin(self) -> Array:
