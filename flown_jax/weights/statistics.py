@@ -99,6 +99,22 @@ def tensors(weights: np.ndarray, spec: WeightSpec) -> dict[str, Spread]:
     return found
 
 
+def features(weights: np.ndarray, spec: WeightSpec) -> np.ndarray:
+    """Statistics of every tensor of each network, (N, 7 T), blind to the order of its units.
+
+    Mean, deviation, smallest, quartiles and largest, as Unterthiner et al. (2020), "Predicting
+    Neural Network Accuracy from Weights", take them.
+
+    Args:
+      weights: (N, D). spec: of its rows, T tensors.
+    """
+    found = []
+    for place in spec.slices.values():
+        values = weights[:, place].astype(np.float64)
+        found += [values.mean(1), values.std(1), *np.quantile(values, np.linspace(0, 1, 5), axis=1)]
+    return np.stack(found, axis=1)
+
+
 def distances(weights: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
     """Euclidean distances (N, M) between networks (N, D) and others (M, D), or between themselves.
 

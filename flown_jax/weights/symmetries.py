@@ -98,6 +98,22 @@ def transform(spec: WeightSpec, weights: np.ndarray, symmetries: Sequence[Symmet
     return moved(spec, weights, permutations, signs)
 
 
+def permuted(spec: WeightSpec, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same functions with the units of every hidden layer in a random order, (N, D).
+
+    Args:
+      spec: of a CNN. weights: (N, D). rng: of the orders, one of each network and layer.
+    Raises:
+      UserError: not a whole CNN, or vectors of another length.
+    """
+    weights = checked_weights(spec, weights)
+    orders = [
+        rng.permuted(np.tile(np.arange(layer.units), (len(weights), 1)), axis=1)
+        for layer in hidden_layers(spec)
+    ]
+    return moved(spec, weights, orders, [np.ones_like(order) for order in orders])
+
+
 def moved(
     spec: WeightSpec,
     weights: np.ndarray,

@@ -15,7 +15,7 @@ from flown_jax.weights import alignment, matching
 from flown_jax.weights.alignment import Reference, align, apply_reference
 from flown_jax.weights.matching import matched_distances
 from flown_jax.weights.spec import Entry, WeightSpec
-from flown_jax.weights.symmetries import Symmetry, hidden_layers, moved, transform
+from flown_jax.weights.symmetries import Symmetry, hidden_layers, moved, permuted, transform
 from tests.layers.helpers import quick_jit
 from tests.weights import small
 
@@ -72,6 +72,15 @@ def test_functions_stay_as_they_are(name):
     np.testing.assert_array_equal(np.sort(abs(changed), axis=1), np.sort(abs(w), axis=1))
     # Sums of the same numbers in another order.
     np.testing.assert_allclose(logits(spec, changed, images), logits(spec, w, images), atol=2e-5)
+
+
+def test_units_in_a_random_order_compute_the_same():
+    w = networks(SPEC, 3)
+    changed = permuted(SPEC, w, np.random.default_rng(0))
+    np.testing.assert_allclose(logits(SPEC, changed, IMAGES), logits(SPEC, w, IMAGES), atol=2e-5)
+    assert (changed != w).any(1).all()
+    same = permuted(SPEC, np.repeat(w[:1], 9, 0), np.random.default_rng(0))
+    assert len(np.unique(same, axis=0)) > 7  # every network has orders of its own
 
 
 def test_signs_are_free_where_the_function_is_odd():

@@ -81,3 +81,10 @@ def test_neighbours_are_others():
     assert pairs.n == nearest.n == 0
     # A copy of another network is its neighbour at no distance.
     assert statistics.within(statistics.distances(line[[0, 0]]))[1].mean == 0
+
+
+def test_features_are_those_of_each_tensor():
+    found = statistics.features(np.array([[1, 2, 6, 10], [6, 1, 2, -10]], np.float32), SPEC)
+    of_a = [3.0, np.std([1, 2, 6]), 1, 1.5, 2, 4, 6]
+    np.testing.assert_allclose(found[:, :7], [of_a, of_a])  # whatever the order
+    np.testing.assert_allclose(found[:, 7:], [[10, 0, *[10] * 5], [-10, 0, *[-10] * 5]])
