@@ -126,6 +126,13 @@ _SANE = either(FLAG, either(ANY_TEXT, either(SIZE, some(either(FLAG, SIZE), 0)))
 
 # The first that fits the end of a field's dotted name is its rule.
 RULES: tuple[tuple[str, Kind], ...] = (
+    # Graph encoders.
+    (r"graph\.form", known(("sparse", "dense"))),
+    (r"graph\.softmax_scale", known(("head", "width"))),
+    (r"graph\.flattening", known(("as_conv", "repeat_nodes"))),
+    (r"graph\.head_dims", some(COUNT, 0)),
+    (r"graph\.(node|edge|attention)_dim|graph\.(node|edge)_hidden", COUNT),
+    (r"graph\.(num_heads|num_layers|frequencies|chunk)", COUNT),
     (r"(tasks|backbone)\.seed", whole(-1)),  # -1: the run's
     (r"(.*_)?seed", FROM_0),
     (r"share|tensorboard|mirror|unit_first|use_bias|centred|standardised|sharpened", FLAG),
@@ -160,6 +167,11 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"weights|function|file|leader|zoos\.[^.]+", ANY_TEXT),
     (r"lengths|l2|inverse_penalties|temperatures|(learning_)?rates", some(POSITIVE)),
     (r"base_scales", some(POSITIVE, 0)),
+    # Readers of networks.
+    (r"zoo", TEXT),
+    (r"label", known(("test_accuracy", "validation_accuracy"))),
+    (r"penalties", some(POSITIVE)),
+    (r"backbones", some(known(("transformer", "pna")), 0)),
     (r"base_weights", some(SIZE)),
     (r"targets\.kind", known(("adamw", "lda"))),
     (r"shrinkage", number(0, 1)),

@@ -41,6 +41,12 @@ _METRICS: dict[str, tuple[str, float, int | None]] = {
     "not_finite": ("not finite", 1.0, None),
     "right_set": ("right set %", 100.0, 1),
     "learning_rate": ("learning rate", 1.0, None),
+    "kendall": ("Kendall's tau", 1.0, 2),
+    "kendall_minus_statistics": ("tau minus statistics", 1.0, 2),
+    "spearman": ("Spearman's rho", 1.0, 2),
+    "r2": ("R2", 1.0, 2),
+    "kendall_permuted": ("tau, permuted", 1.0, 2),
+    "kendall_itself": ("tau to itself", 1.0, 2),
     "loss": ("loss", 1.0, 3),
 }
 _EPOCH = "accuracy_epoch_"  # and a number: after so many epochs of fine-tuning
@@ -254,6 +260,6 @@ def screen(
 
 
 def _short_cell(metric: str, cell: Cell | None, of: int | None) -> str:
-    """Intervals of accuracies only, so that a line fits into 80 columns."""
+    """Intervals of accuracies and tau only, so that a line fits into 80 columns."""
     whole = text_cell(metric, cell, of=of)
-    return whole if metric.startswith("accuracy") else whole.split(" ± ")[0]
+    return whole if metric.startswith(("accuracy", "kendall")) else whole.split(" ± ")[0]

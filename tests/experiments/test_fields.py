@@ -7,7 +7,7 @@ import math
 import pytest
 from ml_collections import ConfigDict
 
-from configs import fsl, retrieval, trajectory, zoo
+from configs import fsl, predict_accuracy, retrieval, trajectory, zoo
 from experiments.command import fields_of
 from experiments.fewshot import check as fewshot_check
 from experiments.fields import FLAG, check_at_most, check_fields, rule
@@ -22,6 +22,7 @@ VARIANTS = {
     retrieval: ("default", "tiny", "real", "init", "paper"),
     zoo: zoo.variants(),
     trajectory: trajectory.variants(),
+    predict_accuracy: ("default", "tiny"),
 }
 CONFIGS = [module.get_config(variant) for module, names in VARIANTS.items() for variant in names]
 VALUES = {field: value for config in CONFIGS for field, value in fields_of(config)}

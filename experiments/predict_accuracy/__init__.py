@@ -1,0 +1,1 @@
+"""Accuracies of networks, read from their weights by several readers."""
