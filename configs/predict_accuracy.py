@@ -55,16 +55,18 @@ def _default() -> ConfigDict:
                 "edge_dim": 8,
                 "attention_dim": 16,
                 "num_heads": 4,
-                "num_layers": 3,
+                "num_layers": 2,
                 "node_hidden": 64,
                 "edge_hidden": 16,
                 "frequencies": 64,
-                "head_dims": (128, 128),
+                "sigma": 0.2,  # 1 tells networks of few seeds by heart
+                "pooling": "mean",  # outputs, mean_outputs, mean
+                "head_dims": (32,),
                 "softmax_scale": "head",  # head, width
                 "flattening": "as_conv",  # as_conv, repeat_nodes
                 "chunk": 8,
             },
-            "recipe": recipe(200, 32, 1e-3, 1e-2, clip=1.0, warmup=20, validate_every=10),
+            "recipe": recipe(120, 16, 3e-3, 1e-2, clip=1.0, warmup=10, validate_every=10),
         }
     )
     return config

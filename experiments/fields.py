@@ -129,6 +129,8 @@ RULES: tuple[tuple[str, Kind], ...] = (
     # Graph encoders.
     (r"graph\.form", known(("sparse", "dense"))),
     (r"graph\.softmax_scale", known(("head", "width"))),
+    (r"graph\.pooling", known(("outputs", "mean_outputs", "mean", "class_token"))),
+    (r"graph\.sigma", POSITIVE),
     (r"graph\.flattening", known(("as_conv", "repeat_nodes"))),
     (r"graph\.head_dims", some(COUNT, 0)),
     (r"graph\.(node|edge|attention)_dim|graph\.(node|edge)_hidden", COUNT),

@@ -22,7 +22,8 @@ def rows(epoch: int, **fields: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Weights and table of one epoch."""
     weights = small.vectors(SEEDS, SPEC.size, epoch)
     spread = 0.5 + 0.02 * np.random.default_rng(epoch).permutation(len(SEEDS)) + 0.3 * epoch
-    weights[:, SPEC.slices[SPEC.names[0]]] *= spread[:, None].astype(np.float32)
+    first = weights[:, SPEC.slices[SPEC.names[0]]]
+    first *= (spread / first.std(1)).astype(np.float32)[:, None]
     table = small.rows(SEEDS, epoch, HELD_OUT)
     for row, value in zip(table, spread, strict=True):
         accuracy = round(float(1 / (1 + np.exp(-value))), 6)
