@@ -42,8 +42,8 @@ def _default() -> ConfigDict:
     config.statistics = ConfigDict({"penalties": (1.0, 10.0, 100.0, 1000.0)})
     config.mlp = ConfigDict(
         {
-            "sizes": {"hidden": (64,)},
-            "recipe": recipe(300, 32, 1e-3, 1e-2, clip=1.0, warmup=20, validate_every=10),
+            "sizes": {"hidden": (256,)},
+            "recipe": recipe(300, 32, 1e-3, 1.0, clip=1.0, warmup=20, validate_every=10),
         }
     )
     config.encoder = ConfigDict(
