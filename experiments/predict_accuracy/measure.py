@@ -20,6 +20,7 @@ from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.weights.symmetries import permuted
 
 RIVAL = "statistics"
+_FIELDS = dataclasses.fields(Networks)
 _SCORES = {"kendall": ranks.kendall, "spearman": ranks.spearman, "r2": ranks.r2}
 
 
@@ -41,20 +42,28 @@ def evaluate(
 
 
 def _evaluate(context: StageContext) -> dict[str, Any]:
-    given, found, predictions = context.inputs, [], {}
+    given = context.inputs
+    kinds, place = {}, 0
     for part, networks in given.parts.items():
-        rng = np.random.default_rng(given.seed)
-        other = permuted(given.spec, networks.weights, rng)
-        kinds = {"plain": networks, "permuted": dataclasses.replace(networks, weights=other)}
-        predictions[part] = {
-            method: {
-                kind: predict(method, fit.values, given.readers.get(method), given.spec, of)
-                for kind, of in kinds.items()
-            }
-            for method, fit in given.fitted.items()
-        }
-        found += rows(part, networks, predictions[part])
-    return {"rows": found, "predictions": predictions}
+        other = permuted(given.spec, networks.weights, np.random.default_rng(given.seed))
+        copies = dataclasses.replace(networks, weights=other)
+        for kind, of in (("plain", networks), ("permuted", copies)):
+            kinds[part, kind] = of, slice(place, place + len(of.epoch))
+            place += len(of.epoch)
+    together = Networks(
+        *(
+            np.concatenate([getattr(of, field.name) for of, _ in kinds.values()])
+            for field in _FIELDS
+        )
+    )
+    predictions: dict[str, dict[str, dict[str, np.ndarray]]] = {part: {} for part in given.parts}
+    for method, fit in given.fitted.items():
+        # At once: a program is compiled once.
+        found = predict(method, fit.values, given.readers.get(method), given.spec, together)
+        for (part, kind), (_, where) in kinds.items():
+            predictions[part].setdefault(method, {})[kind] = found[:, where]
+    scored = (rows(part, given.parts[part], of) for part, of in predictions.items())
+    return {"rows": [row for of in scored for row in of], "predictions": predictions}
 
 
 def rows(

@@ -6,6 +6,7 @@ chosen. A reader's stage sees the networks to learn from and to choose by, never
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -206,8 +207,9 @@ def _fit_one(
     return jax.tree.map(np.asarray, {"params": averaged(state), **constants})
 
 
+@functools.lru_cache(maxsize=4)
 def _applied(network: Any, batch: int) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """(variables, (N, D)) -> (N,), in batches of one size."""
+    """(variables, (N, D)) -> (N,), in batches of one size; compiled once for all runs."""
     apply = jax.jit(lambda variables, w: network.apply(variables, w)[:, 0])
 
     def run(variables: Any, weights: np.ndarray) -> np.ndarray:
