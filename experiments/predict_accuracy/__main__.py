@@ -53,7 +53,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
             "rows": measured.values["rows"],
         }
         if (there := standing(path, results, *REPORT)) is None:
-            write(path, config, parts, results, measured.values["predictions"]["test"])
+            write(path, config, parts, results, measured.values["predictions"])
     results = there or results
     screen(results)
     print(f"{results['seconds']:.0f} s of work; everything lies in {path}: results.md, report.html")

@@ -99,6 +99,8 @@ def rows(
             if method != RIVAL:
                 rival = scored[RIVAL]["kendall"].mean(0, keepdims=True)
                 of["kendall_minus_statistics"] = of["kendall"] - rival
+            if len(sets) > 1 and name != "all_epochs":
+                del of["r2"]  # within an epoch little varies beside what other images would change
             for metric, drawn in of.items():
                 found += _row(name, method, metric, drawn, len(set(own)), unit)
     return found

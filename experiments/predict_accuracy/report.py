@@ -52,9 +52,20 @@ def write(
     for name, title in titles(results).items():
         drawn = tables.markdown(rows, name, remarks=REMARKS, first="reader")
         texts[title] = f"{drawn}\n\n{tables.note(rows, [name], 'main')}"
-    path = workdir / "figures" / "predicted.png"
-    predicted_against_true(path, parts.test.accuracy, parts.test.epoch, predictions)
-    pictures = {path: "Predicted accuracy against the true one; of trained readers the first run."}
+    pictures = {}
+    for part, (words, networks) in {
+        "test": ("held-out networks", parts.test),
+        "learn": ("networks that were learned from", parts.learn),
+    }.items():
+        kinds = {words: "plain", "the same, units permuted": "permuted"}
+        drawn = {
+            method: {title: predictions[part][method][kind] for title, kind in kinds.items()}
+            for method in REMARKS
+            if method in predictions[part]
+        }
+        path = workdir / "figures" / f"predicted_{part}.png"
+        predicted_against_true(path, networks.accuracy, networks.epoch, drawn)
+        pictures[path] = f"Predicted against true accuracy, {words}; of trained ones the first run."
     title = f"Accuracies read from weights: {config.zoo}, seed {config.seed}"
     write_report(workdir, title, introduction(config, parts), [], texts, pictures, results)
 

@@ -10,7 +10,6 @@ import numpy as np
 from flown_jax.evaluation.figures import new_figure, save_figure
 
 _COLOURS = ("#d9822b", "#1a66b3", "#2e8b57", "#8e44ad", "#b03a48", "#7a8087")
-_TITLES = {"plain": "held-out networks", "permuted": "the same, units permuted"}
 
 
 def predicted_against_true(
@@ -23,7 +22,7 @@ def predicted_against_true(
     epoch; the line is where they are equal.
 
     Args:
-      truth, epoch: (N,). predictions: reader -> kind (`plain`, `permuted`) -> (R, N), of which the
+      truth, epoch: (N,). predictions: reader -> kind, as it is to be called -> (R, N), of which the
         first run is drawn.
     """
     kinds = list(next(iter(predictions.values())))
@@ -48,7 +47,7 @@ def predicted_against_true(
             axis.tick_params(labelsize=7)
             axis.grid(alpha=0.3)
             if not column:
-                axis.set_ylabel(f"{_TITLES.get(kind, kind)}\npredicted accuracy, %", fontsize=8)
+                axis.set_ylabel(f"{kind}\npredicted accuracy, %", fontsize=8)
             if kind == kinds[-1]:
                 axis.set_xlabel("true accuracy, %", fontsize=8)
     axes[0, 0].legend(fontsize=7, frameon=False, loc="upper left", handletextpad=0.1)

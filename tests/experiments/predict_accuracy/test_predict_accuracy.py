@@ -32,8 +32,11 @@ def config(folder, **values):
 
 def draw(path, truth, epoch, predictions):
     """A quick picture."""
-    assert truth.shape == epoch.shape == predictions["mlp"]["permuted"][0].shape == (8,)
-    path.parent.mkdir()
+    assert list(predictions) == ["epoch", "statistics", "mlp", "mlp_permuted", "graph_transformer"]
+    kinds = list(predictions["mlp"])
+    assert kinds[1] == "the same, units permuted"
+    assert truth.shape == epoch.shape == predictions["mlp"][kinds[1]][0].shape
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(PIXEL)
 
 
@@ -65,7 +68,8 @@ def test_every_reader_has_its_rows(finished):
     assert ("all_epochs", "mlp", "kendall_minus_statistics") in found
     text = (finished / "results.md").read_text()
     assert "11 networks (22 states)" in text and "4 networks (8 states) that the zoo" in text
-    assert "figcaption" in (finished / "report.html").read_text()
+    assert (finished / "report.html").read_text().count("<figcaption>") == 2
+    assert ("last_epoch", "mlp", "r2") not in found and ("learn", "mlp", "r2") in found
 
 
 def test_what_does_not_know_an_order_reads_permuted_units_alike(finished):
