@@ -19,7 +19,7 @@ from flown_jax.training.fingerprints import digest
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.weights.symmetries import permuted
 
-RIVAL = "statistics"
+RIVALS = ("statistics", "mlp")
 _FIELDS = dataclasses.fields(Networks)
 _SCORES = {"kendall": ranks.kendall, "spearman": ranks.spearman, "r2": ranks.r2}
 
@@ -95,10 +95,11 @@ def rows(
             )
             for method, of in predictions.items()
         }
+        rivals = {rival: scored[rival]["kendall"].mean(0, keepdims=True) for rival in RIVALS}
         for method, of in scored.items():
-            if method != RIVAL:
-                rival = scored[RIVAL]["kendall"].mean(0, keepdims=True)
-                of["kendall_minus_statistics"] = of["kendall"] - rival
+            for rival, drawn in rivals.items():
+                if method != rival:
+                    of[f"kendall_minus_{rival}"] = of["kendall"] - drawn
             if len(sets) > 1 and name != "all_epochs":
                 del of["r2"]  # within an epoch little varies beside what other images would change
             for metric, drawn in of.items():

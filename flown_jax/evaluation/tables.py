@@ -43,6 +43,7 @@ _METRICS: dict[str, tuple[str, float, int | None]] = {
     "learning_rate": ("learning rate", 1.0, None),
     "kendall": ("Kendall's tau", 1.0, 2),
     "kendall_minus_statistics": ("tau minus statistics", 1.0, 2),
+    "kendall_minus_mlp": ("tau minus MLP", 1.0, 2),
     "spearman": ("Spearman's rho", 1.0, 2),
     "r2": ("R2", 1.0, 2),
     "kendall_permuted": ("tau, permuted", 1.0, 2),
