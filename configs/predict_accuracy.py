@@ -74,7 +74,7 @@ def _default() -> ConfigDict:
 
 def _tiny(config: ConfigDict) -> None:
     config.runs = 1
-    config.mlp.recipe.update(steps=6, batch=4, warmup=2, validate_every=3)
+    config.mlp.recipe.update(steps=6, batch=8, warmup=2, validate_every=3)
     config.encoder.graph.update(
         node_dim=8,
         edge_dim=4,
@@ -86,4 +86,4 @@ def _tiny(config: ConfigDict) -> None:
         frequencies=4,
         head_dims=(8,),
     )
-    config.encoder.recipe.update(steps=4, batch=4, warmup=1, validate_every=2)
+    config.encoder.recipe.update(steps=4, batch=8, warmup=1, validate_every=2)

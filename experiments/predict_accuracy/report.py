@@ -50,8 +50,8 @@ def write(
     """results.md, report.html and the figure; results.json last, as the mark of the end."""
     rows, texts = results["rows"], {}
     for name, title in titles(results).items():
-        drawn = tables.markdown(rows, name, remarks=REMARKS, first="reader")
-        texts[title] = f"{drawn}\n\n{tables.note(rows, [name], 'main')}"
+        table = tables.markdown(rows, name, remarks=REMARKS, first="reader")
+        texts[title] = f"{table}\n\n{tables.note(rows, [name], 'main')}"
     pictures = {}
     for part, (words, networks) in {
         "test": ("held-out networks", parts.test),
