@@ -127,14 +127,8 @@ _SANE = either(FLAG, either(ANY_TEXT, either(SIZE, some(either(FLAG, SIZE), 0)))
 # The first that fits the end of a field's dotted name is its rule.
 RULES: tuple[tuple[str, Kind], ...] = (
     # Graph encoders.
-    (r"graph\.form", known(("sparse", "dense"))),
-    (r"graph\.softmax_scale", known(("head", "width"))),
-    (r"graph\.pooling", known(("outputs", "mean_outputs", "mean", "class_token"))),
+    (r"graph\.pooling", known(("layers", "outputs", "mean_outputs", "mean", "class_token"))),
     (r"graph\.sigma", POSITIVE),
-    (r"graph\.flattening", known(("as_conv", "repeat_nodes"))),
-    (r"graph\.head_dims", some(COUNT, 0)),
-    (r"graph\.(node|edge|attention)_dim|graph\.(node|edge)_hidden", COUNT),
-    (r"graph\.(num_heads|num_layers|frequencies|chunk)", COUNT),
     (r"(tasks|backbone)\.seed", whole(-1)),  # -1: the run's
     (r"(.*_)?seed", FROM_0),
     (r"share|tensorboard|mirror|unit_first|use_bias|centred|standardised|sharpened", FLAG),
