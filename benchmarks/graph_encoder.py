@@ -27,6 +27,7 @@ from flown_jax.training.records import peak_memory_gib
 
 Network = list[tuple[np.ndarray, np.ndarray]]
 BATCH, LARGE_BATCH = 8, 32
+CHUNK = 1  # networks that ours encodes at a time
 ROUNDS = 2  # a step of the twin is seconds long
 TOLERANCE = 1e-4  # float32 sums in another order
 
@@ -104,6 +105,7 @@ def ours(
     from flown_jax.weights.graphs import chain
 
     published = form.flattening == "repeat_nodes"
+    plain = {"head_activation": "relu", "skip": False, "reference": False, "pooling": "outputs"}
     encoder = GraphEncoder(
         chain(
             [w.shape for w, _ in networks[0]],
@@ -123,11 +125,11 @@ def ours(
         edge_hidden=config["d_edge_hid"],
         softmax_scale="width",
         frequencies=config["sin_emb_dim"],
-        edge_levels=not published,
         head_dims=(config["d_out_hid"],) * 2,
         levels=config["max_num_hidden_layers"],
         positions=config["max_spatial_resolution"] if published else 0,
-        chunk=BATCH,
+        chunk=CHUNK,
+        **(plain | {"edge_levels": False} if published else {}),
     )
     w = jax.numpy.asarray([np.concatenate([x.ravel() for p in n for x in p]) for n in networks])
     if state is None:

@@ -86,13 +86,15 @@ class RelationalTransformerLayer(nn.Module):
         k, v = kv[..., :width], kv[..., width:]
         products = (pairs.rows(q) + eq) * (k + ek)
         scale = width if self.softmax_scale == "width" else width // heads
-        logits = products.reshape(*products.shape[:-1], heads, -1).sum(-1) / math.sqrt(scale)
+        # Sums over a head, and their way back, are products: rows of a few numbers are slow to sum.
+        of_head = jnp.repeat(jnp.eye(heads, dtype=products.dtype), width // heads, axis=0)
+        exact = {"precision": jax.lax.Precision.HIGHEST}
+        logits = jnp.dot(products, of_head, **exact) / math.sqrt(scale)
         self.sow("intermediates", "logits", logits)
         attention = pairs.softmax(logits)
         self.sow("intermediates", "attention", attention)
         values = v * ev[1] + ev[0] if self.modulate else v + ev[0]
-        values = values.reshape(*values.shape[:-1], heads, -1) * attention[..., None]
-        values = values.reshape(*values.shape[:-2], width)
+        values = values * jnp.dot(attention, of_head.T, **exact)
         attended = self._dense(x.shape[-1], "attention_out")(pairs.total(values))
         self.sow("intermediates", "attended", attended)
         return self._dense(x.shape[-1], "node_linear")(attended)
