@@ -64,7 +64,7 @@ def _default() -> ConfigDict:
                 "head_dims": (32,),
                 "softmax_scale": "head",  # head, width
                 "flattening": "as_conv",  # as_conv, repeat_nodes
-                "chunk": 8,
+                "chunk": 1,
             },
             "recipe": recipe(120, 16, 3e-3, 1e-2, clip=1.0, warmup=10, validate_every=10),
         }

@@ -127,7 +127,6 @@ _SANE = either(FLAG, either(ANY_TEXT, either(SIZE, some(either(FLAG, SIZE), 0)))
 # The first that fits the end of a field's dotted name is its rule.
 RULES: tuple[tuple[str, Kind], ...] = (
     # Graph encoders.
-    (r"graph\.pooling", known(("layers", "outputs", "mean_outputs", "mean", "class_token"))),
     (r"graph\.sigma", POSITIVE),
     (r"(tasks|backbone)\.seed", whole(-1)),  # -1: the run's
     (r"(.*_)?seed", FROM_0),
@@ -180,6 +179,8 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"graph\.((node|edge|attention)_dim|num_(heads|layers)|(node|edge)_hidden)", COUNT),
     (r"graph\.(frequencies|chunk)", COUNT),
     (r"graph\.head_dims", some(COUNT)),
+    (r"graph\.(edge_levels|reference|skip)", FLAG),
+    (r"graph\.head_activation", named(get_activation)),
     (r"form", known(FORMS)),
     (r"reconstruction", known(("sse", "l1_sum", "l1_sum_plus_1000mse", "mse"))),
     (r"velocity\.kind", known(VELOCITIES)),

@@ -25,6 +25,8 @@ GRAPH_NAMES = {
     "form": ("sparse", "dense"),
     "softmax_scale": ("head", "width"),
     "flattening": ("as_conv", "repeat_nodes"),
+    "order": ("corrected", "published"),
+    "pooling": ("layers", "outputs", "mean_outputs", "mean"),
 }
 
 
