@@ -34,7 +34,9 @@ class DensePairs:
       UserError: so many nodes that n^2 pairs are out of reach.
     """
 
-    def __init__(self, rows: Any, columns: Any, count: int, mask: Array | None = None) -> None:
+    def __init__(
+        self, rows: Any, columns: Any, count: int, mask: Array | np.ndarray | None = None
+    ) -> None:
         if count > _MOST_DENSE:
             raise UserError(
                 f"the graph has {count} nodes, and its dense form {count * count} pairs: take the "
@@ -74,7 +76,7 @@ class DensePairs:
     def softmax(self, logits: Array) -> Array:
         """Of each row over its columns."""
         if self._mask is not None:
-            logits = jnp.where(self._mask[..., None], logits, -jnp.inf)
+            logits = jnp.where(jnp.asarray(self._mask)[..., None], logits, -jnp.inf)
         return jax.nn.softmax(logits, axis=-2)
 
     def total(self, pairs: Array) -> Array:

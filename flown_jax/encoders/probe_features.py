@@ -63,9 +63,9 @@ class ProbeFeatures(nn.Module):
             z = z @ weight + nodes[:, None, place, 0]
             z = z + self.shift if layer == len(blocks) else jnp.sin(self.frequency * z)
             found.append(self._projected(z, layer))
-        found = jnp.concatenate(found, -2)
-        self.sow("intermediates", "probe", found)
-        return found
+        probed = jnp.concatenate(found, -2)
+        self.sow("intermediates", "probe", probed)
+        return probed
 
     def _projected(self, z: Array, layer: int) -> Array:
         h = Dense(self.width, dtype=self.dtype, name=f"linear_{layer}")(jnp.swapaxes(z, -1, -2))

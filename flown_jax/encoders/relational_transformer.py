@@ -88,13 +88,13 @@ class RelationalTransformerLayer(nn.Module):
         scale = width if self.softmax_scale == "width" else width // heads
         # Sums over a head, and their way back, are products: rows of a few numbers are slow to sum.
         of_head = jnp.repeat(jnp.eye(heads, dtype=products.dtype), width // heads, axis=0)
-        exact = {"precision": jax.lax.Precision.HIGHEST}
-        logits = jnp.dot(products, of_head, **exact) / math.sqrt(scale)
+        exact = jax.lax.Precision.HIGHEST
+        logits = jnp.dot(products, of_head, precision=exact) / math.sqrt(scale)
         self.sow("intermediates", "logits", logits)
         attention = pairs.softmax(logits)
         self.sow("intermediates", "attention", attention)
         values = v * ev[1] + ev[0] if self.modulate else v + ev[0]
-        values = values * jnp.dot(attention, of_head.T, **exact)
+        values = values * jnp.dot(attention, of_head.T, precision=exact)
         attended = self._dense(x.shape[-1], "attention_out")(pairs.total(values))
         self.sow("intermediates", "attended", attended)
         return self._dense(x.shape[-1], "node_linear")(attended)
