@@ -15,6 +15,7 @@ import importlib
 import multiprocessing
 import pathlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -100,37 +101,18 @@ def ours(
     """
     import jax
 
-    from flown_jax.encoders.graph_encoder import GraphEncoder
     from flown_jax.torch_import import convert
     from flown_jax.weights.graphs import chain
 
     published = form.flattening == "repeat_nodes"
-    plain = {"head_activation": "relu", "skip": False, "reference": False, "pooling": "outputs"}
-    encoder = GraphEncoder(
-        chain(
-            [w.shape for w, _ in networks[0]],
-            flattening=form.flattening,
-            order="published",
-            kernel=config["max_kernel"],
-            linear_as_conv=not published,
-        ),
-        d_out=config["d_out"],
-        form="dense" if form.dense else "sparse",
-        node_dim=config["d_node"],
-        edge_dim=config["d_edge"],
-        attention_dim=config["d_attn_hid"],
-        num_heads=config["n_heads"],
-        num_layers=config["n_layers"],
-        node_hidden=config["d_node_hid"],
-        edge_hidden=config["d_edge_hid"],
-        softmax_scale="width",
-        frequencies=config["sin_emb_dim"],
-        head_dims=(config["d_out_hid"],) * 2,
-        levels=config["max_num_hidden_layers"],
-        positions=config["max_spatial_resolution"] if published else 0,
-        chunk=CHUNK,
-        **(plain | {"edge_levels": False} if published else {}),
+    network = chain(
+        [w.shape for w, _ in networks[0]],
+        flattening=form.flattening,
+        order="published",
+        kernel=config["max_kernel"],
+        linear_as_conv=not published,
     )
+    encoder = _encoder(network, form, config, CHUNK)
     w = jax.numpy.asarray([np.concatenate([x.ravel() for p in n for x in p]) for n in networks])
     if state is None:
         variables = jax.jit(encoder.init)(jax.random.key(0), w[:1])
@@ -150,6 +132,32 @@ def ours(
 
     (_, outputs), _ = step(params, w)
     return Contestant(work, np.asarray(outputs))
+
+
+def _encoder(network: Any, form: Form, config: Mapping[str, Any], chunk: int | None) -> Any:
+    from flown_jax.encoders.graph_encoder import GraphEncoder
+
+    published = form.flattening == "repeat_nodes"
+    plain = {"head_activation": "relu", "skip": False, "reference": False, "pooling": "outputs"}
+    return GraphEncoder(
+        network,
+        d_out=config["d_out"],
+        form="dense" if form.dense else "sparse",
+        node_dim=config["d_node"],
+        edge_dim=config["d_edge"],
+        attention_dim=config["d_attn_hid"],
+        num_heads=config["n_heads"],
+        num_layers=config["n_layers"],
+        node_hidden=config["d_node_hid"],
+        edge_hidden=config["d_edge_hid"],
+        softmax_scale="width",
+        frequencies=config["sin_emb_dim"],
+        head_dims=(config["d_out_hid"],) * 2,
+        levels=config["max_num_hidden_layers"] if published else None,
+        positions=config["max_spatial_resolution"] if published else 0,
+        chunk=chunk,
+        **(plain | {"edge_levels": False} if published else {}),
+    )
 
 
 def twin(networks: list[Network], config: Mapping[str, Any]) -> Contestant:
@@ -213,6 +221,7 @@ def run(seconds: float) -> dict[str, Any]:
         memory_gib=memory,
         forms=forms,
         growth=growth,
+        resnet18=in_a_process(whole_resnet),
         accumulated={"batch": LARGE_BATCH, **alone(DEFAULT, "CNN-medium", LARGE_BATCH)},
     )
 
@@ -266,9 +275,14 @@ def alone(name: str, network: str, batch: int, steps: int = 1) -> dict[str, floa
       name: "twin" or a name of `FORMS`. network: a name of `NETWORKS`.
       batch: how many of it. steps: after the first; the fastest counts.
     """
+    return in_a_process(measured_here, name, network, batch, steps)
+
+
+def in_a_process(function: Any, *arguments: Any) -> Any:
+    """The function's result in a fresh process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(measured_here, name, network, batch, steps).result()
+        return pool.submit(function, *arguments).result()
 
 
 def measured_here(
@@ -286,6 +300,40 @@ def measured_here(
     seconds = min(clock(contestant.work) for _ in range(steps))
     memory = _resident("VmHWM") - before
     return {"seconds": round(seconds, 4), "memory_gib": round(memory, 3)}
+
+
+def whole_resnet() -> dict[str, float]:
+    """ResNet-18 with all of its weights: a graph and back, and what encoding it would cost.
+
+    It is encoded at Table 7's sizes in the sparse form; that is computed, not run.
+    """
+    import jax
+
+    from benchmarks.graph_twin import PUBLISHED
+    from flown_jax.encoders.graph_cost import encoding_cost
+    from flown_jax.models.resnet import ResNet18
+    from flown_jax.weights.graphs import counts, topology
+    from flown_jax.weights.spec import WeightSpec
+
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jax.numpy.float32)
+    variables = jax.eval_shape(ResNet18().init, jax.random.key(0), images)
+    start = time.perf_counter()
+    network = topology(WeightSpec.from_module(ResNet18(), variables))
+    made = time.perf_counter()
+    w = jax.random.normal(jax.random.key(0), (network.size,))
+    back = network.from_graph(network.graph(w))
+    if not jax.numpy.array_equal(back, w):
+        raise RuntimeError("the weights of a ResNet-18 did not come back from its graph.")
+    ended, memory = time.perf_counter(), peak_memory_gib()
+    cost = encoding_cost(_encoder(network, Form("as_conv", dense=False), PUBLISHED, None))
+    return {
+        **counts(network),
+        "topology_s": round(made - start, 2),
+        "graph_and_back_s": round(ended - made, 2),
+        "peak_gib": round(memory, 2),
+        "encoding_gib": round(cost["gib"], 1),
+        "encoding_gflop": round(cost["gflop"], 1),
+    }
 
 
 def drawn(shapes: Sequence[Sequence[int]], count: int) -> list[Network]:
