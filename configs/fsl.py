@@ -125,7 +125,7 @@ def _default() -> ConfigDict:
         {
             "form": "token",
             "sizes": {"code_dim": 64, "hidden_dim": 256},
-            "encoder": "vae",  # the form's own; or graph, with codec.form mlp or autoencoder_kl
+            "encoder": "vae",  # the form's own; or graph, with a form of vectors: fsl.py:unet
             "graph": graph_sizes(),
             "reconstruction": "mse",
             "kl_weight": 1e-6,
