@@ -32,6 +32,7 @@ def vae_loss(
     sigma_in: float = 0.0,
     sigma_lat: float = 0.0,
     mask: Array | None = None,
+    present: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """Loss of one batch with a drawn latent and the noises of A.3.2.
 
@@ -43,6 +44,7 @@ def vae_loss(
       kl_weight: beta (paper: 1e-2 for retrieval, 1e-6 for few-shot).
       sigma_in, sigma_lat: scales of the two noises (paper: 0.001 and 0.5; 0 for none).
       mask: 1 where a weight counts, 0 at padding; broadcast against w.
+      present: (B,), networks that count; others, the padding of a batch of graphs, are in no mean.
     Returns:
       Scalar, and a dict of `reconstruction`, `kl` (scalars), `w_hat` (B, ...) and the `latent` that
       was decoded.
@@ -54,7 +56,7 @@ def vae_loss(
     posterior = encode(w + noise_in)
     z = posterior.sample(key_latent)
     z = z + sigma_lat * jax.random.normal(key_lat, z.shape, z.dtype)
-    return _loss(posterior, z, decode(z), w, reconstruction, kl_weight, mask)
+    return _loss(posterior, z, decode(z), w, reconstruction, kl_weight, mask, present)
 
 
 def vae_loss_from_noise(
@@ -68,14 +70,21 @@ def vae_loss_from_noise(
     noise_in: Array | float = 0.0,
     noise_lat: Array | float = 0.0,
     mask: Array | None = None,
+    present: Array | None = None,
 ) -> tuple[Array, dict[str, Array]]:
     """`vae_loss` with given draws: the latent's standard normal `noise`, xi_in and xi_lat."""
     posterior = encode(w + noise_in)
     z = posterior.from_noise(noise) + noise_lat
-    return _loss(posterior, z, decode(z), w, reconstruction, kl_weight, mask)
+    return _loss(posterior, z, decode(z), w, reconstruction, kl_weight, mask, present)
 
 
-def reconstruction_loss(name: str, w: Array, w_hat: Array, mask: Array | None = None) -> Array:
+def reconstruction_loss(
+    name: str,
+    w: Array,
+    w_hat: Array,
+    mask: Array | None = None,
+    present: Array | None = None,
+) -> Array:
     """Scalar distance between the weights w and their reconstruction, both (B, ...).
 
     Args:
@@ -83,6 +92,7 @@ def reconstruction_loss(name: str, w: Array, w_hat: Array, mask: Array | None = 
         the batch; `l1_sum`: absolute error, likewise; `mse`: mean squared error over all entries;
         `l1_sum_plus_1000mse`: D2NWG's l1_sum + 1000 mse.
       mask: entries that count, broadcast against w; sums and means go over these only.
+      present: (B,), samples that count; the batch is these.
     Raises:
       UserError: unknown name.
     """
@@ -91,19 +101,28 @@ def reconstruction_loss(name: str, w: Array, w_hat: Array, mask: Array | None = 
             f"Reconstruction loss {name!r} is unknown; choose one of {', '.join(RECONSTRUCTIONS)}."
         )
     kept = jnp.ones_like(w) if mask is None else jnp.broadcast_to(mask, w.shape).astype(w.dtype)
+    count: Array | float = w.shape[0]
+    if present is not None:
+        kept = kept * _broad(present, w)
+        count = jnp.maximum(present.sum(), 1)
     error = (w - w_hat) * kept
     squares = jnp.square(error).sum()
     mse = squares / jnp.maximum(kept.sum(), 1.0)
     if name == "mse":
         return mse
     if name == "sse":
-        return 0.5 * squares / w.shape[0]
-    l1_sum = jnp.abs(error).sum() / w.shape[0]
+        return 0.5 * squares / count
+    l1_sum = jnp.abs(error).sum() / count
     return l1_sum if name == "l1_sum" else l1_sum + 1000.0 * mse
 
 
-def _loss(posterior, z, w_hat, w, reconstruction, kl_weight, mask):
-    distance = reconstruction_loss(reconstruction, w, w_hat, mask)
-    kl = posterior.kl().mean()
+def _loss(posterior, z, w_hat, w, reconstruction, kl_weight, mask, present):
+    distance = reconstruction_loss(reconstruction, w, w_hat, mask, present)
+    kl = posterior.kl()
+    kl = kl.mean() if present is None else (kl * present).sum() / jnp.maximum(present.sum(), 1)
     aux = {"reconstruction": distance, "kl": kl, "w_hat": w_hat, "latent": z}
     return distance + kl_weight * kl, aux
+
+
+def _broad(present, w):
+    return present.astype(w.dtype).reshape(-1, *(1 for _ in w.shape[1:]))
