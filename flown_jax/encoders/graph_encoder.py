@@ -246,6 +246,8 @@ class GraphEncoder(nn.Module):
 
     def _in_chunks(self, x: Array) -> Array:
         assert self.chunk
+        if self.is_initializing():
+            self._of_vectors(x[:1])  # its variables are there to be read
         one = self.clone(parent=None, name=None, chunk=None)
 
         @jax.checkpoint
