@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from flown_jax.errors import UserError
 from flown_jax.evaluation import zoo_figures
-from flown_jax.weights import statistics
+from flown_jax.weights import graphs, statistics
+from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import Spread
 from flown_jax.weights.zoo import Zoo
 from flown_jax.weights.zoo_rows import SPLITS
@@ -71,9 +73,22 @@ def summary(found: Zoo) -> list[list[str]]:
         "vectors": f"{splits.count('train'):,} training, {splits.count('held_out'):,} held out",
         "epochs": _ranges(sorted(set(found.table["epoch"]))),
         "recipe": _listed(found.recipe) or "not recorded",
+        "as a graph": _graph(spec),
         "spec": spec.fingerprint[:16],
     }
     return [[head, str(text)] for head, text in lines.items() if text]
+
+
+def _graph(spec: WeightSpec) -> str:
+    """Size of a network's graph, which an encoder's time and memory grow with."""
+    try:
+        count = graphs.counts(graphs.topology(spec))
+    except UserError as error:
+        return f"none: {error}"
+    return (
+        f"{count['nodes']:,} nodes, {count['edges']:,} edges; attention over {count['pairs']:,} pairs "
+        f"of nodes, {count['dense_pairs']:,} in the dense form"
+    )
 
 
 def accuracy_rows(found: Zoo) -> list[list[str]]:
