@@ -86,8 +86,8 @@ def _graph(spec: WeightSpec) -> str:
     except UserError as error:
         return f"none: {error}"
     return (
-        f"{count['nodes']:,} nodes, {count['edges']:,} edges; attention over {count['pairs']:,} pairs "
-        f"of nodes, {count['dense_pairs']:,} in the dense form"
+        f"{count['nodes']:,} nodes, {count['edges']:,} edges; attention over {count['pairs']:,} "
+        f"pairs of nodes, {count['dense_pairs']:,} in the dense form"
     )
 
 
