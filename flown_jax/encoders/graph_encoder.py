@@ -323,7 +323,7 @@ class GraphEncoder(nn.Module):
         many = graphs.n_node.shape[0]
         of = jnp.repeat(jnp.arange(many), graphs.n_node, total_repeat_length=count)
         if self.backbone == "pna":
-            x = self._passed(*found[:3], graphs.senders, graphs.receivers, of, many)
+            x = self._passed(*found[:3], (graphs.senders, graphs.receivers), of, many)
         else:
             x, _ = self._attended(*found, SegmentPairs(graphs.senders, graphs.receivers, count))
         return pool_graphs(x, of, many, named, self.pooling, self.depth, self._outputs)
@@ -383,25 +383,17 @@ class GraphEncoder(nn.Module):
         del absent
         top, (many, count) = self.topology, x.shape[:2]
         first = (np.arange(many, dtype=np.int32) * count)[:, None]
-        senders, receivers = (first + top.senders).ravel(), (first + top.receivers).ravel()
+        ends = (first + top.senders).ravel(), (first + top.receivers).ravel()
         of = np.arange(many, dtype=np.int32).repeat(count)
         if backward is not None:
             backward = backward.reshape(-1, backward.shape[-1])
         flat = x.reshape(-1, x.shape[-1]), edges.reshape(-1, edges.shape[-1]), backward
-        return self._passed(*flat, senders, receivers, of, many).reshape(x.shape)
+        return self._passed(*flat, ends, of, many).reshape(x.shape)
 
     def _passed(
-        self,
-        x: Array,
-        e: Array,
-        backward: Array | None,
-        senders: Any,
-        receivers: Any,
-        of: Any,
-        many: int,
+        self, x: Array, e: Array, backward: Array | None, ends: Any, of: Any, many: int
     ) -> Array:
         if backward is not None:
             e = jnp.concatenate([e, backward])
-            ends = jnp.asarray(senders), jnp.asarray(receivers)
-            senders, receivers = jnp.concatenate(ends), jnp.concatenate(ends[::-1])
-        return self.gnn(x, e, senders, receivers, of, many)
+            ends = [jnp.concatenate([jnp.asarray(n) for n in way]) for way in (ends, ends[::-1])]
+        return self.gnn(x, e, *ends, of, many)
