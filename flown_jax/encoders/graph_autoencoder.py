@@ -53,8 +53,12 @@ class GraphAutoencoder(nn.Module):
         Args:
           w: vectors (B, D), standardised as `fit` was told, or a jraph.GraphsTuple of networks'
             own weights.
+        Raises:
+          UserError: vectors of another length.
         """
-        graphs = hasattr(w, "n_node")
+        graphs, size = hasattr(w, "n_node"), self.spec.size
+        if not graphs and (w.ndim != 2 or w.shape[1] != size):
+            raise UserError(f"the graph encoder takes weight vectors (B, {size}), got {w.shape}.")
         moments = self.encoder(w if graphs else w * self.scale.value + self.mean.value)
         height, width, channels = self.decoder.latent_shape
         # Channel by channel, means first, as the published head has it.
