@@ -28,7 +28,8 @@ def encoding_cost(encoder: Any, networks: int = 1) -> dict[str, float]:
         variables["params"], variables["constants"], w
     )
     compiled = lowered.compile()
-    memory, work = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    memory: Any = compiled.memory_analysis()
+    work = compiled.cost_analysis() or {}
     return {
         "gib": memory.temp_size_in_bytes / 2**30,
         "gflop": float(work.get("flops", float("nan"))) / 1e9,
