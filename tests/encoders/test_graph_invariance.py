@@ -19,6 +19,9 @@ from tests.weights import base_models
 
 CASES = [(name, "as_conv") for name in base_models.MODELS]
 CASES += [("cnn", "repeat_nodes"), ("cnn_of_wide_maps", "repeat_nodes")]
+# The gathering of messages knows nothing of a network's parts: PNA is tried on three of them.
+CASES = [(*case, BACKBONES[0]) for case in CASES]
+CASES += [("cnn", "as_conv", "pna"), ("mlp", "as_conv", "pna"), ("vit", "as_conv", "pna")]
 RANDOM = np.random.default_rng(5)
 
 
@@ -80,8 +83,7 @@ def check(name, flattening, backbone, dtype, tolerances):
             assert distance(other, first) > 1e-3
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize(("name", "flattening"), CASES)
+@pytest.mark.parametrize(("name", "flattening", "backbone"), CASES)
 def test_the_latent_knows_no_order_of_hidden_units(name, flattening, backbone):
     """In float64, where the whitening's gain leaves rounding errors small."""
     with jax.enable_x64(True):
