@@ -69,7 +69,7 @@ class GraphEncoder(nn.Module):
       positions: places of the largest map with repeated units; None takes the topology's.
       activations: whether nodes know their activation.
       probes: inputs of `ProbeFeatures`, for vectors of perceptrons; 0 for none.
-      batch_norm: PNA normalises over all graphs of a batch together, as published.
+      batch_norm: PNA normalises over all graphs of a batch (or chunk) together, as published.
       delta: of `PNA`; None takes the topology's.
       chunk: networks at a time. More are encoded one chunk after another, and a chunk's
         intermediate values are computed again for its gradient, so that memory does not grow.
