@@ -178,6 +178,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     *((rf"graph\.{name}", known(names)) for name, names in GRAPH_NAMES.items()),
     (r"graph\.((node|edge|attention)_dim|num_(heads|layers)|(node|edge)_hidden)", COUNT),
     (r"graph\.(frequencies|chunk)", COUNT),
+    (r"graph\.sigma", POSITIVE),
     (r"graph\.head_dims", some(COUNT)),
     (r"graph\.(edge_levels|reference|skip)", FLAG),
     (r"graph\.head_activation", named(get_activation)),
@@ -204,6 +205,10 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"kde_bandwidth", either(known(BANDWIDTHS), SIZE)),
     (r"initialisation", known(("kaiming_uniform", "kaiming_normal", "uniform", "normal"))),
     (r"network\.(start|part)", TEXT),
+    # Weight autoencoders of one zoo.
+    (r"zoo", TEXT),
+    (r"methods", some(known(("vae_mlp", "graph", "graph_pna", "pca", "shuffled")))),
+    (r"held_out_every", whole(2)),
     # Sizes of networks.
     (r"sizes\.activation", named(get_activation)),
     (r"sizes\.injection", known(INJECTIONS)),

@@ -10,6 +10,8 @@ Cell = tuple[float, float | None]
 
 # Metric: heading, factor, decimals (None: three significant digits).
 _METRICS: dict[str, tuple[str, float, int | None]] = {
+    "reconstruction_r2": ("R2", 1.0, 3),
+    "reconstruction_r2_minus_vae_mlp": ("R2 minus vae_mlp", 1.0, 3),
     "accuracy": ("accuracy %", 100.0, 1),
     "accuracy_minus_probe": ("minus probe", 100.0, 1),
     "accuracy_minus_class_mean": ("minus class mean", 100.0, 1),

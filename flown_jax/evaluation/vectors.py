@@ -67,6 +67,18 @@ def measure(
     }
 
 
+def explained(x: np.ndarray, found: np.ndarray) -> float:
+    """R2 of vectors found in the place of others: 1 is exact, 0 no better than their mean.
+
+    1 - sum |x - found|^2 / sum |x|^2 over all vectors and entries, in float64.
+
+    Args:
+      x: (N, D), minus the mean that is to be beaten. found: (N, D), minus the same.
+    """
+    x, found = np.asarray(x, np.float64), np.asarray(found, np.float64)
+    return float(1 - np.square(x - found).sum() / np.square(x).sum())
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _sums(
     spec: WeightSpec,

@@ -76,3 +76,17 @@ def permuted(topology: Topology, w: Array, permutations: Mapping[int, np.ndarray
         )
     nodes, features = topology.features(w)
     return topology.weights(nodes[..., old, :], features[..., edges, :])
+
+
+def shuffled(topology: Topology, w: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """The same functions, each with its hidden units in a random order of its own, (N, D).
+
+    Args:
+      topology: of the networks. w: (N, D).
+      random: of the orders.
+    """
+    places = np.arange(topology.size, dtype=np.int32)
+    orders = [
+        np.asarray(permuted(topology, places, random_permutations(topology, random))) for _ in w
+    ]
+    return np.take_along_axis(w, np.stack(orders), 1)

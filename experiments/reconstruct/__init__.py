@@ -1,0 +1,1 @@
+"""What weight autoencoders keep of the networks of one zoo."""
