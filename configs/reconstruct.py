@@ -46,10 +46,7 @@ def _trajectory() -> ConfigDict:
             "form": "mlp",  # of the decoders, and of the encoder that is compared with: mlp
             "sizes": {"latent_shape": (8, 8, 4), "hidden_dim": 512},
             "graph": {**graph_sizes(), "sigma": 1.0},  # sigma: of random Fourier features
-            "reconstruction": "mse",
-            "kl_weight": 0.0,
-            "sigma_in": 0.0,
-            "sigma_lat": 0.0,
+            "reconstruction": "mse",  # of the posterior's mean: there is no noise and no prior
             "recipe": recipe(400, 8, 2e-3, 0.0, clip=1.0, warmup=30, optimizer="adam"),
         }
     )

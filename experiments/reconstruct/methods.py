@@ -17,7 +17,9 @@ from experiments.reconstruct.networks import Networks
 from experiments.stages import Stages, recipe
 from flown_jax.encoders import pca
 from flown_jax.encoders.codecs import tuples
+from flown_jax.encoders.losses import reconstruction_loss
 from flown_jax.meta_model.build import codec_of
+from flown_jax.meta_model.losses import LossAndMetrics
 from flown_jax.meta_model.training import train_codec
 from flown_jax.networks.batches import ZooExamples, zoo_batches
 from flown_jax.networks.space import NetworkSpace, OfSet
@@ -30,7 +32,6 @@ from flown_jax.weights.spec import WeightSpec
 
 GRAPHS = ("graph", "graph_pna", "shuffled")
 ZOO = OfSet("zoo")
-_LOSS = ("reconstruction", "kl_weight", "sigma_in", "sigma_lat")
 _ORDERS = 10  # of a training network, that the shuffled ones' statistics are of
 
 
@@ -101,11 +102,20 @@ def _trained(
         batch_at,
         how,
         seed=given.seed,
-        task_weight=0.0,
-        whole=True,
-        **{name: part[name] for name in _LOSS},
+        loss=_loss,
+        reconstruction=part.reconstruction,
     )
     return _values(target, form, variables)
+
+
+def _loss(
+    codec: Any, variables: Any, key: jax.Array, batch: Any, target: Any, *, reconstruction: str
+) -> LossAndMetrics:
+    """That of the posteriors' means: nothing is drawn, so that encoders alone are compared."""
+    x = target.normalise(batch["weights"], batch["context"])
+    latent = codec.apply(variables, x, method="encode").mode()
+    found = codec.apply(variables, latent, method="decode")
+    return reconstruction_loss(reconstruction, x, found), {}
 
 
 def _components(context: StageContext) -> dict[str, Any]:

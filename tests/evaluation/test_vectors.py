@@ -77,3 +77,11 @@ def test_measures_are_those_of_one_network_at_a_time(monkeypatch, kind):
         np.testing.assert_allclose(found["loss"][i], nll.mean(), rtol=1e-5)
     assert len(np.unique(found["loss"])) == 7
     assert told[-1] == 23
+
+
+def test_what_is_explained_is_nothing_by_the_mean_and_all_by_the_vectors():
+    x = DRAW.normal(size=(4, 3)).astype(np.float32)
+    assert vectors.explained(x, x) == 1 and vectors.explained(x, 0 * x) == 0
+    assert vectors.explained(x, x / 2) == pytest.approx(0.75)
+    # Over all vectors together: a large one counts more than a small one.
+    assert vectors.explained(np.array([[3.0], [1.0]]), np.array([[3.0], [0.0]])) == 0.9

@@ -7,10 +7,11 @@ import math
 import pytest
 from ml_collections import ConfigDict
 
-from configs import fsl, predict_accuracy, retrieval, trajectory, zoo
+from configs import fsl, predict_accuracy, reconstruct, retrieval, trajectory, zoo
 from experiments.command import fields_of
 from experiments.fewshot import check as fewshot_check
 from experiments.fields import FLAG, check_at_most, check_fields, rule
+from experiments.reconstruct import check as reconstruct_check
 from experiments.retrieval import check as retrieval_check
 from experiments.train_trajectory import check as trajectory_check
 from experiments.train_zoo import check as zoo_check
@@ -23,6 +24,7 @@ VARIANTS = {
     zoo: zoo.variants(),
     trajectory: trajectory.variants(),
     predict_accuracy: ("default", "tiny"),
+    reconstruct: ("trajectory", "seeds", "tiny"),
 }
 CONFIGS = [module.get_config(variant) for module, names in VARIANTS.items() for variant in names]
 VALUES = {field: value for config in CONFIGS for field, value in fields_of(config)}
@@ -135,6 +137,7 @@ def test_a_wrong_field_is_one_sentence(check, module, variant, field, value, sen
         (retrieval_check, retrieval),
         (zoo_check, zoo),
         (trajectory_check, trajectory),
+        (reconstruct_check, reconstruct),
     ],
 )
 def test_a_config_of_ones_own_has_every_field(check, module):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flown_jax.errors import UserError
-from flown_jax.weights.graph_symmetries import permuted, random_permutations
+from flown_jax.weights.graph_symmetries import permuted, random_permutations, shuffled
 from flown_jax.weights.graphs import topology
 from flown_jax.weights.symmetries import Symmetry, transform
 from tests.layers.helpers import quick_jit
@@ -73,3 +73,14 @@ def test_refusals():
         permuted(found, w, {1: np.array([0, 0])})
     with pytest.raises(UserError, match="linear is output: its units cannot change places"):
         permuted(found, w, {len(found.groups) - 1: np.array([1, 0, 2])})
+
+
+def test_every_network_is_shuffled_in_an_order_of_its_own():
+    spec = base_models.spec("cnn")
+    found = topology(spec)
+    w = np.random.default_rng(0).normal(size=(1, spec.size)).astype(np.float32).repeat(2, 0)
+    first, second = shuffled(found, w, np.random.default_rng(1))
+    orders = random_permutations(found, np.random.default_rng(1))
+    np.testing.assert_array_equal(first, permuted(found, w[0], orders))
+    assert np.mean(first != second) > 0.5
+    np.testing.assert_array_equal(np.sort(first), np.sort(second))
