@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from configs.reconstruct import get_config
-from experiments.reconstruct import measure
-from experiments.reconstruct.methods import fit
+from experiments.reconstruct import measure, methods
+from experiments.reconstruct.methods import ZOO, codec_config, fit
 from experiments.reconstruct.networks import read
 from experiments.stages import Stages
 from flown_jax.data import image_sets
+from flown_jax.training import Records, StageContext
 from tests.experiments import seen, walk
 from tests.experiments.reconstruct import little
 
@@ -103,3 +104,29 @@ def test_seeds_are_held_out_as_the_zoo_says(folder):
     np.testing.assert_array_equal(
         networks.held_out, little.small.vectors(little.HELD_OUT, little.SPEC.size)
     )
+
+
+def test_the_control_learns_from_new_orders_in_every_step(folder, tmp_path, monkeypatch):
+    config = little.config(folder, methods=("shuffled",))
+    networks, seen_batches = read(config), []
+
+    def train_codec(context, codec, target, batch_at, *args, **options):
+        seen_batches.extend(batch_at(step)["weights"] for step in (0, 0, 1))
+        return {"target": target}
+
+    monkeypatch.setattr(methods, "train_codec", train_codec)
+    given = {"spec": networks.spec, "weights": networks.train, "seed": 0}
+    given["codec"] = codec_config(config, "shuffled")
+    context = StageContext("shuffled", tmp_path, Records(tmp_path), types.SimpleNamespace(**given))
+    target = methods._train_shuffled(context)["variables"]["target"]
+    first, again, second = seen_batches
+    np.testing.assert_array_equal(first, again)
+    known = {tuple(np.sort(w)) for w in networks.train}
+    for w in (*first, *second):
+        assert tuple(np.sort(w)) in known and not (w == networks.train).all(1).any()
+    # The standardisation is that of networks in many orders: units of a layer are alike.
+    mean = np.asarray(target.mean)[networks.spec.slices[networks.spec.names[1]]]
+    own = networks.train[:, networks.spec.slices[networks.spec.names[1]]].mean(0)
+    assert np.std(mean) < 0.5 * np.std(own)
+    batch = {"weights": first, "context": ZOO}
+    assert np.isfinite(np.asarray(target.normalise(**batch))).all()
