@@ -45,7 +45,7 @@ def _trajectory() -> ConfigDict:
         {
             "form": "mlp",  # of the decoders, and of the encoder that is compared with: mlp
             "sizes": {"latent_shape": (8, 8, 4), "hidden_dim": 512},
-            "graph": {**graph_sizes(), "sigma": 1.0},  # sigma: of random Fourier features
+            "graph": graph_sizes(),
             "reconstruction": "mse",  # of the posterior's mean: there is no noise and no prior
             "recipe": recipe(400, 8, 2e-3, 0.0, clip=1.0, warmup=30, optimizer="adam"),
         }

@@ -178,7 +178,6 @@ RULES: tuple[tuple[str, Kind], ...] = (
     *((rf"graph\.{name}", known(names)) for name, names in GRAPH_NAMES.items()),
     (r"graph\.((node|edge|attention)_dim|num_(heads|layers)|(node|edge)_hidden)", COUNT),
     (r"graph\.(frequencies|chunk)", COUNT),
-    (r"graph\.sigma", POSITIVE),
     (r"graph\.head_dims", some(COUNT)),
     (r"graph\.(edge_levels|reference|skip)", FLAG),
     (r"graph\.head_activation", named(get_activation)),
@@ -206,7 +205,6 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"initialisation", known(("kaiming_uniform", "kaiming_normal", "uniform", "normal"))),
     (r"network\.(start|part)", TEXT),
     # Weight autoencoders of one zoo.
-    (r"zoo", TEXT),
     (r"methods", some(known(("vae_mlp", "graph", "graph_pna", "pca", "shuffled")))),
     (r"held_out_every", whole(2)),
     # Sizes of networks.
