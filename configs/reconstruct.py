@@ -53,8 +53,8 @@ def _trajectory() -> ConfigDict:
     del config.codec.graph["backbone"]  # the methods have one each
     config.evaluation = ConfigDict(
         {
-            "networks": 40,  # of a kind, evenly spaced, that are run on images; 0: all
-            "test_images": 2000,  # the first so many; 0: all
+            "networks": 20,  # of a kind, evenly spaced, that are run on images; 0: all
+            "test_images": 1000,  # the first so many; 0: all
         }
     )
     return config
@@ -63,7 +63,7 @@ def _trajectory() -> ConfigDict:
 def _seeds(config: ConfigDict) -> None:
     config.zoo = "zoos/mnist_short"
     config.codec.recipe.update(steps=250, batch=16)
-    config.evaluation.update(networks=0, test_images=0)
+    config.evaluation.update(networks=0, test_images=2000)
 
 
 def _tiny(config: ConfigDict) -> None:
