@@ -62,8 +62,8 @@ def _trajectory() -> ConfigDict:
 
 def _seeds(config: ConfigDict) -> None:
     config.zoo = "zoos/mnist_short"
-    config.codec.recipe.update(steps=250, batch=16)
-    config.evaluation.update(networks=0, test_images=2000)
+    config.codec.recipe.update(steps=400, batch=16, learning_rate=1e-3, warmup=50)
+    config.evaluation.update(networks=0, test_images=1000)
 
 
 def _tiny(config: ConfigDict) -> None:
