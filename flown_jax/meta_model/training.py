@@ -83,17 +83,20 @@ def split(variables: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
 def first_weights(target: Any, batch_at: BatchAt) -> Array:
     """Up to 64 standardised weights (N, ...) of a codec's first batches, of all their parts alike.
 
-    They depend on the batches alone: a run that goes on finds the same.
+    They depend on the batches alone: a run that goes on finds the same. Weights that come again
+    count once: of a small zoo the first batches have many twice, and what is fitted on these does
+    not fit the others.
     """
-    rows: list[np.ndarray] = []
+    rows: dict[bytes, np.ndarray] = {}
     for step in range(_FITTED_ON):
         batch = batch_at(step)
         for _, part in sorted(batch.get("parts", {"": batch}).items()):
-            rows += list(np.asarray(target.normalise(part["weights"], part["context"])))
+            found = np.asarray(target.normalise(part["weights"], part["context"]))
+            rows |= {row.tobytes(): row for row in found}
         if len(rows) >= _FITTED_ON:
             break
-    chosen = np.arange(_FITTED_ON) * len(rows) // _FITTED_ON
-    return jnp.asarray(np.stack([rows[i] for i in chosen]))
+    every, count = list(rows.values()), min(_FITTED_ON, len(rows))
+    return jnp.asarray(np.stack([every[i] for i in np.arange(count) * len(rows) // count]))
 
 
 def train_generator(

@@ -111,13 +111,14 @@ def test_the_first_weights_are_of_all_parts_and_of_the_first_batches():
         whole = {}
         for number, name in enumerate("ba"):
             rows = np.full((16, 3), 10.0 * step + number, np.float32)
+            rows += np.arange(16, dtype=np.float32)[:, None] / 16
             whole[name] = {"weights": rows, "context": {}}
         return {"parts": whole}
 
     found = first_weights(TARGET, parts)
     assert asked == [0, 1] and found.shape == (64, 3)
     # Standardised, part a before part b.
-    expected = np.repeat([0.5, 0.0, 5.5, 5.0], 16)
+    expected = np.repeat([0.5, 0.0, 5.5, 5.0], 16) + np.tile(np.arange(16) / 32, 4)
     np.testing.assert_array_equal(found[:, 0], expected)
 
     def large(step):
@@ -126,6 +127,19 @@ def test_the_first_weights_are_of_all_parts_and_of_the_first_batches():
     rows = first_weights(TARGET, large)[:, 0] * 2 / 3
     assert rows.shape == (64,) and rows[0] == 0 and rows[-1] == 157
     np.testing.assert_array_less(0, np.diff(rows))
+
+
+def test_weights_that_come_again_count_once():
+    """The statistics of 20 networks in batches of 16 are those of all 20."""
+    known = np.arange(60, dtype=np.float32).reshape(20, 3)
+
+    def batch_at(step):
+        rows = np.random.default_rng(step).permutation(20)[:16]
+        return {"weights": known[rows], "context": {}}
+
+    found = first_weights(TARGET, batch_at)
+    expected = np.asarray(TARGET.normalise(known, {}))
+    np.testing.assert_array_equal(np.sort(found, 0), np.sort(expected, 0))
 
 
 def test_variables_are_split_by_what_is_trained():
