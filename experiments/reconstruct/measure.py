@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.reconstruct.methods import GRAPHS, Autoencoder
+from experiments.reconstruct.methods import Autoencoder
 from experiments.reconstruct.networks import Networks
 from experiments.stages import Stages
 from flown_jax.data import image_sets
@@ -132,7 +132,7 @@ def rows(networks: Networks, measured: Mapping[str, StageResult]) -> list[dict[s
                 if name == "permuted":
                     count = len(of["accuracy"][name])
                 add(method, name, "reconstruction_r2", r2, None, count)
-                if method in GRAPHS and name in rival and method != "shuffled":
+                if method in ("graph", "graph_pna") and name in rival and name != "permuted":
                     metric = f"reconstruction_r2_minus_{RIVAL}"
                     add(method, name, metric, r2 - rival[name], None, count)
             if name in of["accuracy"]:

@@ -79,7 +79,7 @@ def introduction(config: ConfigDict, networks: Networks) -> str:
     """What was learned from what, in a paragraph."""
     how, counts = config.codec.recipe, (len(networks.train), len(networks.held_out))
     kind = "states of one network" if networks.single else "networks, each of a seed of its own,"
-    left = f"every {config.held_out_every}th one" if networks.single else "those of other seeds"
+    left = f"one in {config.held_out_every}" if networks.single else "those of other seeds"
     images = config.evaluation.test_images
     return (
         f"Autoencoders of {networks.spec.size:,} weights learn from {counts[0]} {kind} for "

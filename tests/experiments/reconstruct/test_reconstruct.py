@@ -96,7 +96,7 @@ def test_on_a_trajectory_the_mean_is_told_and_nothing_has_an_interval(tmp_path, 
         f"proves nothing on a trajectory: their mean, which a decoder gives that ignores its "
         f"latent, has {mean:.1f} %" in text
     )
-    assert "every 4th one" in text and "a zoo of several seeds" not in text
+    assert "one in 4." in text and "a zoo of several seeds" not in text
 
 
 def test_differences_are_to_the_mlp():
