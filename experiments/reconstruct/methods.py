@@ -166,7 +166,7 @@ class Autoencoder:
 
     def standardised(self, weights: np.ndarray) -> np.ndarray:
         """(N, D), of the training networks with mean 0."""
-        return np.asarray(self.target.normalise(weights, ZOO))
+        return np.asarray(self.target.normalise(jnp.asarray(weights), ZOO))
 
     def decoded(self, x: np.ndarray, at_a_time: int = 20) -> np.ndarray:
         """Standardised vectors (N, D) of the latents' means of standardised vectors (N, D)."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -85,7 +86,7 @@ def shuffled(topology: Topology, w: np.ndarray, random: np.random.Generator) -> 
       topology: of the networks. w: (N, D).
       random: of the orders.
     """
-    places = np.arange(topology.size, dtype=np.int32)
+    places = jnp.arange(topology.size, dtype=jnp.int32)
     orders = [
         np.asarray(permuted(topology, places, random_permutations(topology, random))) for _ in w
     ]
