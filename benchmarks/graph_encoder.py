@@ -29,6 +29,7 @@ from flown_jax.training.records import peak_memory_gib
 Network = list[tuple[np.ndarray, np.ndarray]]
 BATCH, LARGE_BATCH = 8, 32
 CHUNK = 1  # networks that ours encodes at a time
+_MOST_PAIRS = 20_000
 ROUNDS = 2  # a step of the twin is seconds long
 TOLERANCE = 1e-4  # float32 sums in another order
 
@@ -200,6 +201,7 @@ def run(seconds: float) -> dict[str, Any]:
         | alone(form, name, BATCH, steps=3)
         for name, shapes in NETWORKS.items()
         for form in (DEFAULT, "as_conv, dense")
+        if FORMS[form].size(shapes)[1] < _MOST_PAIRS  # more take minutes a step
     ]
     print(growth_table(growth))
     forms = {

@@ -22,6 +22,9 @@ from flown_jax.errors import UserError
 from flown_jax.weights.graphs import Topology, topology
 from flown_jax.weights.spec import WeightSpec
 
+# Of the log variance. One step of Adam moves an output by its rate times the number of features
+# that it is a sum of, several hundred: in an exponent that is too far, and the noise explodes.
+_PACE = 0.05
 # Fields of `graph` that are the topology's, not the encoder's.
 TOPOLOGY = ("flattening", "order", "kernel", "linear_as_conv")
 
@@ -63,7 +66,8 @@ class GraphAutoencoder(nn.Module):
         height, width, channels = self.decoder.latent_shape
         # Channel by channel, means first, as the published head has it.
         moments = moments.reshape(-1, 2 * channels, height, width).transpose(0, 2, 3, 1)
-        return Posterior.from_moments(moments)
+        mean, logvar = jnp.split(moments, 2, -1)
+        return Posterior.from_moments(jnp.concatenate([mean, _PACE * logvar], -1))
 
     def decode(self, z: Array) -> Array:
         """Vectors (B, D) of latents, standardised."""
