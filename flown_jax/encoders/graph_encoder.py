@@ -237,6 +237,7 @@ class GraphEncoder(nn.Module):
         count = len(x)
         if self.reference:
             x = jnp.concatenate([x, self._origin().astype(x.dtype)])
+        # While they are made there are no variables to give to the chunks.
         direct = self.is_initializing() or not self.chunk or count <= self.chunk
         found = self._of_vectors(x) if direct else self._in_chunks(x)
         return found[:count] - found[count:] if self.reference else found
@@ -246,8 +247,6 @@ class GraphEncoder(nn.Module):
 
     def _in_chunks(self, x: Array) -> Array:
         assert self.chunk
-        if self.is_initializing():
-            self._of_vectors(x[:1])  # its variables are there to be read
         one = self.clone(parent=None, name=None, chunk=None)
 
         @jax.checkpoint
