@@ -216,7 +216,9 @@ class GraphEncoder(nn.Module):
         Raises:
           UserError: vectors of another length, or graphs with other features.
         """
-        features = whitened(self.pooled(x), self.whitening.value)
+        features = self.pooled(x)
+        self.sow("intermediates", "pooled", features)
+        features = whitened(features, self.whitening.value)
         if self.d_out is None:
             return features
         *hidden, last = self.head

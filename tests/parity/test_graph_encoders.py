@@ -17,6 +17,7 @@ from flown_jax.encoders.relational_transformer import RelationalTransformerLayer
 from flown_jax.encoders.weight_transformer import WeightTransformer
 from flown_jax.torch_import import convert
 from flown_jax.weights.graphs import chain
+from tests.layers.helpers import quick_jit
 from tests.parity.fixtures import assert_close, load
 
 EPS = 1e-6  # of what must not change at all but for float32
@@ -37,7 +38,12 @@ _CASES = (
 
 def intermediates(module, variables, *args, **kwargs):
     """Output, and what was sown, the first of each name by its path."""
-    out, state = module.apply(variables, *args, mutable="intermediates", **kwargs)
+
+    @quick_jit
+    def apply(variables, *args):
+        return module.apply(variables, *args, mutable="intermediates", **kwargs)
+
+    out, state = apply(variables, *args)
     flat = jax.tree_util.tree_leaves_with_path(state["intermediates"])
     return out, {".".join(str(k.key) for k in path[:-1]): leaf for path, leaf in flat}
 
@@ -59,7 +65,7 @@ def test_layer(source, prefix):
     variables = convert("relational_transformer", case(fixture.params, prefix), config)
     pairs = DensePairs(np.zeros(0, int), np.zeros(0, int), config["n"])
     (node, edge), found = intermediates(
-        module, variables, fixture.inputs["node"], fixture.inputs["edge"], pairs
+        module, variables, fixture.inputs["node"], fixture.inputs["edge"], pairs=pairs
     )
     found |= {"node": node, "edge": edge}
     ours = {
@@ -381,7 +387,6 @@ def _encoded(encoder, variables, x):
     out, found = intermediates(encoder, variables, x)
     if encoder.d_out is not None:
         found["output"] = out
-    found["pooled"] = encoder.apply(variables, x, method="pooled")
     return {name.removeprefix("probe."): value for name, value in found.items()}
 
 
