@@ -146,7 +146,7 @@ def test_it_learns_and_what_is_fixed_stays(tmp_path):
     batch = {"weights": W, "context": np.zeros(5)}
     records = Records(tmp_path)
     context = StageContext("stage", tmp_path / "progress", records)
-    recipe = Recipe(steps=50, batch=5, learning_rate=0.002, clip=1.0)
+    recipe = Recipe(steps=100, batch=5, learning_rate=0.002, clip=1.0)
     trained = training.train_codec(
         context, codec, space, lambda step: batch, recipe, seed=0, **options
     )
@@ -160,4 +160,4 @@ def test_it_learns_and_what_is_fixed_stays(tmp_path):
         return losses.codec_loss(codec, variables, jax.random.key(1), batch, space, **options)[1]
 
     before, after = (metrics(v)["reconstruction"] for v in (start, trained))
-    assert after < 0.9 * before
+    assert after < 0.7 * before

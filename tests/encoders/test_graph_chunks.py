@@ -46,7 +46,7 @@ def test_they_are_initialised_and_fitted_alike():
 def test_memory_is_that_of_a_chunk():
     sizes = []
     for chunk in (None, 8):
-        module = encoder(SMALL, chunk=chunk, num_layers=2)
+        module = encoder(SMALL, chunk=chunk, num_layers=3)
         w = networks(SMALL, 32)
         variables = initial(module, w)
         run = quick_jit(value_and_slopes(module, variables))

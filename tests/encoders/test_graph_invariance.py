@@ -17,9 +17,7 @@ from tests.encoders.graphs import BACKBONES, SIZES, assert_close, distance, init
 from tests.layers.helpers import quick_jit
 from tests.weights import base_models
 
-CASES = [
-    (name, "as_conv") for name in base_models.MODELS if name not in ("clip", "resnet12_features")
-]
+CASES = [(name, "as_conv") for name in base_models.MODELS]
 CASES += [("cnn", "repeat_nodes"), ("cnn_of_wide_maps", "repeat_nodes")]
 # The gathering of messages knows nothing of a network's parts: PNA is tried on three of them.
 CASES = [(*case, BACKBONES[0]) for case in CASES]
