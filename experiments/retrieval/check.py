@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from configs.retrieval import get_config
 from configs.zoo import variants as zoo_variants
 from experiments.codec import checked_latent
+from experiments.designs import changed
 from experiments.fields import check_at_most, check_fields, check_recipes, fitting
-from experiments.retrieval.designs import changed
 from experiments.settings import check_tasks
 from flown_jax.data import image_sets
 from flown_jax.encoders.codecs import tuples

@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.codec import counted, described
+from experiments.designs import (
+    PCA,
+    changed,
+    examples_of,
+    fit_components,
+    latent_shape,
+    latent_values,
+    loss_options,
+    matching,
+    network_of,
+    pairs,
+    schedule,
+)
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages, recipe
-from flown_jax.data.pictures import Pictures
-from flown_jax.encoders import pca
-from flown_jax.encoders.codecs import tuples
-from flown_jax.errors import UserError
-from flown_jax.flow import diffusion, paths
-from flown_jax.flow.couplings import get_coupling, independent
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model import losses
-from flown_jax.meta_model.build import codec_of, latent_space, velocity_of
+from flown_jax.meta_model.build import codec_of
 from flown_jax.meta_model.latents import (
-    LatentSpace,
     Standardiser,
-    fit_latent_statistics,
-    posterior_means,
 )
-from flown_jax.meta_model.mixing import Mixing
 from flown_jax.meta_model.training import train_codec, train_generator
 from flown_jax.networks.batches import (
     BatchAt,
-    ZooExamples,
     latent_batches,
-    task_scales,
     zoo_batches,
 )
-from flown_jax.networks.space import NetworkSpace, OfSet
+from flown_jax.networks.space import NetworkSpace
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.weights.joint import JointSpace
-
-_LOSS = ("reconstruction", "weights_weight", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
-_MIXING = tuple(field.name for field in dataclasses.fields(Mixing))
-PCA = "pca"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,28 +88,6 @@ class Design:
         }
 
 
-def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
-    """The run's config with some of its fields changed, as nested dictionaries name them.
-
-    Raises:
-      UserError: a change of a field that there is not.
-    """
-    found = config.copy_and_resolve_references()
-    found.unlock()
-    _change(found, changes, "")
-    return found
-
-
-def _change(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:
-    for field, value in changes.items():
-        if field not in config:
-            raise UserError(f"beside changes {where}{field}, and there is no such field.")
-        if isinstance(value, Mapping) and isinstance(config[field], ConfigDict):
-            _change(config[field], value, f"{where}{field}.")
-        else:
-            config[field] = value
-
-
 def make(
     stages: Stages,
     config: ConfigDict,
@@ -161,83 +132,11 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
     return latent_values(target, form, module, variables, given.weights)
 
 
-def examples_of(weights: Weights, images: Mapping[str, Pictures] | None) -> dict[str, ZooExamples]:
-    """Training networks, with images where there is a task loss."""
-    if images is None:
-        return {name: ZooExamples(own) for name, own in weights.items()}
-    return {
-        name: ZooExamples(own, images[name].inputs, images[name].labels)
-        for name, own in weights.items()
-    }
-
-
-def loss_options(
-    part: ConfigDict, joint: JointSpace, examples: Mapping[str, ZooExamples]
-) -> dict[str, Any]:
-    """What `losses.codec_loss` takes of a codec's config."""
-    found = {name: part[name] for name in _LOSS}
-    if part.task_weight and part.task_balance:
-        found["task_scales"] = task_scales(joint, examples, part.task_balance)
-    return {**found, "mixing": Mixing(**{name: part[name] for name in _MIXING})}
-
-
-def latent_values(
-    target: NetworkSpace, form: dict[str, Any], module: Any, variables: Any, weights: Weights
-) -> dict[str, Any]:
-    """Values of an autoencoder's stage: itself, and the training networks' latents."""
-    means = {
-        name: posterior_means(module, variables, target, own, OfSet(name))
-        for name, own in weights.items()
-    }
-    statistics = fit_latent_statistics(module, means.values())
-    description, arrays = target.describe()
-    return {
-        "module": form,
-        "target": {"description": description, "arrays": arrays},
-        "variables": variables,
-        "means": means,
-        "statistics": {"mean": statistics.mean, "std": statistics.std},
-    }
-
-
 def principal_components(stages: Stages, like: Design, joint: JointSpace) -> Design:
     """The design with PCA of the same latent size in the place of the autoencoder."""
     inputs = {"joint": joint, "weights": like.weights, "latent_shape": latent_shape(like.codec)}
-    codec = stages(f"codec-{PCA}", inputs, _fit_components)
+    codec = stages(f"codec-{PCA}", inputs, fit_components)
     return Design(PCA, like.config, like.weights, codec, like.known)
-
-
-def _fit_components(context: StageContext) -> dict[str, Any]:
-    given = context.inputs
-    target = NetworkSpace.fit(given.joint, given.weights)
-    x1 = [np.asarray(target.normalise(w, OfSet(name))) for name, w in given.weights.items()]
-    found = pca.fit(np.concatenate(x1), given.latent_shape, pad=True)
-    form = {"form": PCA, "sizes": {"latent_shape": list(given.latent_shape)}}
-    values = latent_values(target, form, pca.PCAModule(), found, given.weights)
-    arrays = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-    del arrays["latent_shape"]
-    return {**values, "variables": arrays}
-
-
-def latent_shape(codec: StageResult) -> tuple[int, ...]:
-    """Of one latent of a finished autoencoder."""
-    return next(iter(codec.values["means"].values())).shape[1:]
-
-
-def latents_of(codec: StageResult) -> LatentSpace:
-    """Networks to latents and back, of a finished autoencoder."""
-    of, target = codec.values, codec.values["target"]
-    space = NetworkSpace.build(target["description"], jax.tree.map(jnp.asarray, target["arrays"]))
-    if of["module"]["form"] != PCA:
-        return latent_space(space, of["variables"], of["statistics"], of["module"])
-    variables, statistics = jax.tree.map(jnp.asarray, (of["variables"], of["statistics"]))
-    fitted = pca.PCACodec(**variables, **tuples(of["module"]["sizes"]))
-    return LatentSpace(space, fitted, Standardiser(**statistics), pca.PCAModule())
-
-
-def network_of(velocity: ConfigDict, codec: StageResult) -> Any:
-    """The velocity of a finished autoencoder's latents."""
-    return velocity_of(velocity, latent_shape(codec))
 
 
 def flow(stages: Stages, design: Design) -> StageResult:
@@ -249,20 +148,6 @@ def _train_flow(context: StageContext) -> dict[str, Any]:
     given, part = context.inputs, context.inputs.flow
     loss = partial(losses.flow_loss, source=get_source(part.source), **matching(part))
     return _train_generator(context, loss, given.flow, whole=pairs(part))
-
-
-def pairs(part: ConfigDict) -> bool:
-    """Whether a flow's loss looks at its batch as a whole."""
-    return get_coupling(part.coupling) is not independent
-
-
-def matching(part: ConfigDict) -> dict[str, Any]:
-    """What every loss of a flow takes of its config, but for the source."""
-    return {
-        "path": paths.LinearPath(part.sigma),
-        "coupling": get_coupling(part.coupling),
-        "condition_noise": part.condition_noise,
-    }
 
 
 def ddpm(stages: Stages, design: Design) -> StageResult:
@@ -280,11 +165,6 @@ def _train_ddpm(context: StageContext) -> dict[str, Any]:
     part, noise = context.inputs.ddpm, context.inputs.flow.condition_noise
     loss = partial(losses.diffusion_loss, schedule=schedule(part), condition_noise=noise)
     return _train_generator(context, loss, part)
-
-
-def schedule(part: ConfigDict) -> diffusion.Schedule:
-    """The DDPM's."""
-    return diffusion.linear_schedule(part.timesteps, part.beta_start, part.beta_end)
 
 
 def _train_generator(

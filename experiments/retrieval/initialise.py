@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.retrieval.designs import Design, latents_of
+from experiments.designs import latents_of
+from experiments.retrieval.designs import Design
 from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages

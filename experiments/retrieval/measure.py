@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.retrieval.designs import Design, latents_of
+from experiments.designs import latents_of
+from experiments.retrieval.designs import Design
 from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages

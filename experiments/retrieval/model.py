@@ -7,8 +7,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.designs import latent_shape, latents_of
 from experiments.retrieval.conditions import Sight
-from experiments.retrieval.designs import Design, latent_shape, latents_of
+from experiments.retrieval.designs import Design
 from experiments.retrieval.zoos import Data
 from experiments.stages import Stages
 from flown_jax.meta_model.build import describe

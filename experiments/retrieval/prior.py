@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.codec import counted
-from experiments.retrieval.designs import PCA, Design
+from experiments.designs import PCA
+from experiments.retrieval.designs import Design
 from experiments.retrieval.prior_flows import draw_both, train_flow, train_mended
 from experiments.retrieval.zoos import Data, Weights
 from experiments.stages import Stages

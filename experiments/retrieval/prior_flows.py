@@ -11,8 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.designs import (
+    examples_of,
+    latent_values,
+    latents_of,
+    loss_options,
+    matching,
+    network_of,
+    pairs,
+)
 from experiments.retrieval import designs
-from experiments.retrieval.designs import latents_of, matching, network_of, pairs
 from experiments.retrieval.samples import draw
 from experiments.retrieval.zoos import Weights
 from experiments.stages import recipe
@@ -69,7 +77,7 @@ def train_mended(context: StageContext) -> dict[str, Any]:
     given, part = context.inputs, context.inputs.codec_config
     latents, velocity = latents_of(given.codec), network_of(given.velocity, given.codec)
     codec, target, source = latents.codec, latents.target, _source(given, latents)
-    examples = designs.examples_of(given.weights, given.images)
+    examples = examples_of(given.weights, given.images)
     variables = train_codec(
         context,
         codec,
@@ -82,10 +90,10 @@ def train_mended(context: StageContext) -> dict[str, Any]:
         noise=given.prior.noise,
         count=part.networks,
         weight=given.weight,
-        **designs.loss_options(part, target.joint, examples),
+        **loss_options(part, target.joint, examples),
     )
     form = given.codec.values["module"]
-    values = designs.latent_values(target, form, codec, variables, given.weights)
+    values = latent_values(target, form, codec, variables, given.weights)
     statistics = Standardiser(**values["statistics"])
     frozen = {
         "source": dataclasses.replace(source, statistics=statistics),

@@ -10,13 +10,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from experiments.retrieval.designs import (
-    Design,
-    latent_shape,
-    latents_of,
-    network_of,
-    schedule,
-)
+from experiments.designs import latent_shape, latents_of, network_of, schedule
+from experiments.retrieval.designs import Design
 from experiments.stages import Stages
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model.keys import named_key

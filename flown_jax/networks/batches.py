@@ -97,7 +97,7 @@ def task_scales(
 def latent_batches(
     latents: Mapping[str, np.ndarray],
     statistics: Standardiser,
-    conditions: Mapping[str, Mapping[str, np.ndarray]],
+    conditions: Mapping[str, Mapping[str, np.ndarray]] | None,
     *,
     seed: int,
     batch: int,
@@ -110,7 +110,8 @@ def latent_batches(
 
     Args:
       latents: posterior means (N, ...) of each data set.
-      conditions: of each set, named arrays (S, n, E) of S support draws.
+      conditions: of each set, named arrays (S, n, E) of S support draws; None for generators
+        without any.
       batch: latents a step, spread over the sets by chance.
       target: `members` flows to the networks' latents, `mixes` to means of several of a set, as
         `meta_model.mixing.mixed`.
@@ -127,9 +128,11 @@ def latent_batches(
         group = rng.integers(0, len(names), batch)
         rows, known = [], []
         for g in group:
-            z, own = latents[names[g]], conditions[names[g]]
-            draw = rng.integers(0, len(next(iter(own.values()))))
-            known.append({key: value[draw] for key, value in own.items()})
+            z = latents[names[g]]
+            if conditions is not None:
+                own = conditions[names[g]]
+                draw = rng.integers(0, len(next(iter(own.values()))))
+                known.append({key: value[draw] for key, value in own.items()})
             if target == "members":
                 rows.append(z[rng.integers(0, len(z))])
                 continue
@@ -139,7 +142,7 @@ def latent_batches(
             rows.append(mean + noise * rng.standard_normal(mean.shape))
         return {
             "latent": np.asarray(statistics.apply(jnp.asarray(np.stack(rows))), np.float32),
-            "condition": {k: np.stack([c[k] for c in known]) for k in known[0]},
+            "condition": {k: np.stack([c[k] for c in known]) for k in known[0]} if known else None,
             # Optimal transport pairs within a data set only.
             "group": group.astype(np.int32),
         }

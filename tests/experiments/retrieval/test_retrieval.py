@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from configs.retrieval import get_config
+from experiments.designs import changed
 from experiments.retrieval import zoos
 from experiments.retrieval.check import check
-from experiments.retrieval.designs import changed
 from experiments.retrieval.measure import units
 from experiments.retrieval.words import introduction
 from experiments.retrieval.zoos import align, read_data
