@@ -16,10 +16,10 @@ import pathlib
 from ml_collections import ConfigDict
 
 from experiments import command
+from experiments.one_zoo import read
 from experiments.reconstruct.check import check
 from experiments.reconstruct.measure import evaluate, rows
 from experiments.reconstruct.methods import GRAPHS, fit
-from experiments.reconstruct.networks import read
 from experiments.reconstruct.report import remarks, screen, write
 from experiments.report import REPORT, heading, standing
 from experiments.stages import Stages
@@ -44,7 +44,7 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
     default = f"workdirs/reconstruct-{config.variant}-{zoo}-seed{config.seed}"
     path = pathlib.Path(default if workdir is None else workdir)
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
-        stages, networks = Stages(work), read(config)
+        stages, networks = Stages(work), read(config.zoo, config.held_out_every)
         if networks.remark and set(GRAPHS) & set(config.methods):
             print(networks.remark)
         fitted = fit(stages, config, networks)

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 from configs.reconstruct import get_config
 from experiments.codec import checked_latent
 from experiments.fields import check_fields, check_images, check_recipes
+from experiments.one_zoo import read
 from experiments.reconstruct.methods import codec_config
-from experiments.reconstruct.networks import read
 from flown_jax.weights.graphs import topology
 
 
@@ -20,7 +20,7 @@ def check(config: ConfigDict) -> None:
     """
     check_fields(config, get_config())
     check_recipes(config)
-    networks = read(config)
+    networks = read(config.zoo, config.held_out_every)
     check_images(networks.dataset, config.data.dir)
     spec = networks.spec
     if not spec.partial:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.one_zoo import Networks
 from experiments.reconstruct.methods import Autoencoder
-from experiments.reconstruct.networks import Networks
 from experiments.stages import Stages
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing

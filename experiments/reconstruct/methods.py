@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.codec import counted, described
-from experiments.reconstruct.networks import Networks
+from experiments.one_zoo import Networks
 from experiments.stages import Stages, recipe
 from flown_jax.encoders import pca
 from flown_jax.encoders.codecs import tuples

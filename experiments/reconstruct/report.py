@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.reconstruct.networks import Networks
+from experiments.one_zoo import Networks
 from experiments.report import write_report
 from flown_jax.evaluation import tables
 

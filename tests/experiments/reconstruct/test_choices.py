@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from configs.reconstruct import get_config
+from experiments.one_zoo import read
 from experiments.reconstruct import measure, methods
 from experiments.reconstruct.methods import ZOO, codec_config, fit
-from experiments.reconstruct.networks import read
 from experiments.stages import Stages
 from flown_jax.data import image_sets
 from flown_jax.training import Records, StageContext
@@ -34,7 +34,7 @@ def stages_of(config, networks, work):
 
 def test_test_images_and_held_out_networks_reach_the_measures_alone(folder, tmp_path, monkeypatch):
     config, load = little.config(folder), image_sets.load
-    networks = read(config)
+    networks = read(config.zoo, config.held_out_every)
 
     def marks(networks=networks):
         return seen.marks(lambda: stages_of(config, networks, tmp_path), {}, monkeypatch)
@@ -57,7 +57,7 @@ def test_test_images_and_held_out_networks_reach_the_measures_alone(folder, tmp_
 
 def test_every_field_changes_a_stage(folder, tmp_path, monkeypatch):
     def compute(config):
-        stages_of(config, read(config), tmp_path)
+        stages_of(config, read(config.zoo, config.held_out_every), tmp_path)
 
     graph = get_config("tiny").codec.graph
     others = {
@@ -89,7 +89,7 @@ def test_every_field_changes_a_stage(folder, tmp_path, monkeypatch):
 def test_states_are_held_out_at_equal_distances(tmp_path):
     folder = little.write(tmp_path / "zoo", states=True)
     config = little.config(folder, held_out_every=4)
-    networks = read(config)
+    networks = read(config.zoo, config.held_out_every)
     assert networks.single and networks.remark is None
     assert len(networks.train) == 9 and len(networks.held_out) == 3
     # States 4, 8 and 12, whatever the zoo holds out.
@@ -99,7 +99,7 @@ def test_states_are_held_out_at_equal_distances(tmp_path):
 
 
 def test_seeds_are_held_out_as_the_zoo_says(folder):
-    networks = read(little.config(folder))
+    networks = read(folder, 10)
     assert not networks.single and "digits (8 networks)" in networks.remark
     np.testing.assert_array_equal(
         networks.held_out, little.small.vectors(little.HELD_OUT, little.SPEC.size)
@@ -108,7 +108,7 @@ def test_seeds_are_held_out_as_the_zoo_says(folder):
 
 def test_the_control_learns_from_new_orders_in_every_step(folder, tmp_path, monkeypatch):
     config = little.config(folder, methods=("shuffled",))
-    networks, seen_batches = read(config), []
+    networks, seen_batches = read(config.zoo, config.held_out_every), []
 
     def train_codec(context, codec, target, batch_at, *args, **options):
         seen_batches.extend(batch_at(step)["weights"] for step in (0, 0, 1))

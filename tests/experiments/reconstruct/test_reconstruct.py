@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.one_zoo import Networks
 from experiments.reconstruct import __main__ as reconstruct
 from experiments.reconstruct.measure import rows
-from experiments.reconstruct.networks import Networks
 from flown_jax.errors import UserError
 from flown_jax.training.stages import StageResult
 from tests.experiments.reconstruct import little
@@ -100,7 +100,9 @@ def test_on_a_trajectory_the_mean_is_told_and_nothing_has_an_interval(tmp_path, 
 
 
 def test_differences_are_to_the_mlp():
-    networks = Networks(little.SPEC, "digits", np.ones((3, 2)), np.ones((2, 2)), None, True, None)
+    networks = Networks(
+        little.SPEC, "digits", np.ones((3, 2)), np.ones((2, 2)), None, True, None, None
+    )
 
     def result(**r2):
         accuracy = {name: np.array([0.5, 0.7]) for name in r2}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from flown_jax.errors import UserError
 from flown_jax.networks.order import order_remark
 from flown_jax.weights import zoo
 from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import last_states, networks
+from flown_jax.weights.zoo import Zoo
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Networks:
       base: variables around weights that are a part of a network; else None.
       single: they are states of one network.
       remark: on orders of units, None where they have one.
+      zoo: whole, as it was read.
     """
 
     spec: WeightSpec
@@ -34,35 +36,38 @@ class Networks:
     base: Any
     single: bool
     remark: str | None
+    zoo: Zoo
 
 
-def read(config: ConfigDict) -> Networks:
-    """The networks of a config's zoo: the last state of each, or all states of one.
+def read(folder: str | Path, held_out_every: int) -> Networks:
+    """The networks of a zoo: the last state of each, or all states of one.
 
     Neighbouring states are near-duplicates, and where the rate fell to zero the last ones are one
     network: of these every `held_out_every`-th is held out, whatever the zoo holds out.
 
+    Args:
+      folder: of the zoo. held_out_every: from 2.
     Raises:
       UserError: no such zoo, with running statistics of each network, without the preprocessing
         of its images, or of too few networks.
     """
-    found = zoo.load(config.zoo)
+    found = zoo.load(folder)
     if found.buffers is not None:
         raise UserError(
-            f"the networks in {config.zoo} have running statistics of their own, which a weight "
+            f"the networks in {folder} have running statistics of their own, which a weight "
             "autoencoder does not decode."
         )
     if not found.spec.inputs_dict:
-        raise UserError(f"the zoo in {config.zoo} does not say how its images were preprocessed.")
+        raise UserError(f"the zoo in {folder} does not say how its images were preprocessed.")
     single = len(set(networks(found.table))) == 1
     found = found.select(last_states(found.table))
     if single:
-        held_out = np.arange(len(found)) % config.held_out_every == config.held_out_every - 1
+        held_out = np.arange(len(found)) % held_out_every == held_out_every - 1
     else:
         held_out = np.asarray(found.table["split"]) != "train"
     for name, mask in (("learn from", ~held_out), ("hold out", held_out)):
         if mask.sum() < 2:
-            raise UserError(f"the zoo in {config.zoo} has {mask.sum()} networks to {name}, of 2.")
+            raise UserError(f"the zoo in {folder} has {mask.sum()} networks to {name}, of 2.")
     train = found.select(~held_out)
     return Networks(
         found.spec,
@@ -72,4 +77,5 @@ def read(config: ConfigDict) -> Networks:
         found.base,
         single,
         order_remark({found.dataset: train.table}),
+        found,
     )
