@@ -6,9 +6,9 @@ a second objective and not the paper's; it uses the images and labels of the tra
 
 A batch of a codec has `weights`, `context` and what the task loss takes; one of several parts, such
 as data sets whose networks differ in shape, has them in `parts`, a batch by name. A batch of a
-generator has `latent` (B, ...), `condition`, named arrays (B, n, E), and, where a task loss is
-wanted, `context`, and what the target's task loss takes; optionally `shot` (B,), images behind each
-class's condition, and `group` (B,), rows of equal condition.
+generator has `latent` (B, ...), `condition`, named arrays (B, n, E) or None, and, where a task loss
+is wanted, `context`, and what the target's task loss takes; optionally `shot` (B,), images behind
+each class's condition, and `group` (B,), rows of equal condition.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def regression_loss(
         else trains on the task loss alone, through the same frozen decoder as the flow.
     """
     condition = _noisy(key, batch, condition_noise)
-    z = regress(network, params, condition, batch["latent"].shape[1:])
+    z = regress(network, params, condition, batch["latent"].shape[1:], len(batch["latent"]))
     if task_weight:
         loss = jnp.mean(_task_loss(latents, z, batch))
         return loss, {"task": loss}
@@ -247,7 +247,9 @@ def regression_loss(
     return loss, {"mse": loss}
 
 
-def _noisy(key: Array, batch: Batch, scale: float) -> dict[str, Array]:
+def _noisy(key: Array, batch: Batch, scale: float) -> dict[str, Array] | None:
+    if batch["condition"] is None:
+        return None
     return noisy_condition(key, batch["condition"], scale, batch.get("shot", 1))
 
 

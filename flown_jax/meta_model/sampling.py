@@ -20,7 +20,7 @@ def sample_flow(
     key: Array,
     network: Any,
     params: Any,
-    condition: Condition,
+    condition: Condition | None,
     *,
     source: Source,
     latent_shape: tuple[int, ...],
@@ -28,20 +28,24 @@ def sample_flow(
     steps: int,
     temperature: float | Array = 1.0,
     x0: Array | None = None,
+    count: int | None = None,
 ) -> tuple[Array, Array]:
     """One latent (B, ...) for each of B conditions, and the mean number of evaluations.
 
     Args:
       key: of the source.
       network, params: the velocity.
-      condition: named arrays (B, n, E).
+      condition: named arrays (B, n, E), or None.
       source: x0 = source(key, shape). latent_shape: of one latent.
       solver, steps: as in `flow.sampling.sample`.
       temperature: factor on the source.
       x0: (B, ...), in the place of draws of the source.
+      count: B, where there is no condition.
+    Raises:
+      ValueError: nothing says how many.
     """
     if x0 is None:
-        x0 = temperature * source(key, (rows(condition), *latent_shape))
+        x0 = temperature * source(key, (_many(condition, count), *latent_shape))
     velocity = as_velocity(network, params)
     solution = sampling.sample(velocity, x0, condition, solver=solver, steps=steps)
     return solution.x1, jnp.mean(jnp.asarray(solution.nfe))
@@ -51,32 +55,56 @@ def sample_diffusion(
     key: Array,
     network: Any,
     params: Any,
-    condition: Condition,
+    condition: Condition | None,
     *,
     schedule: diffusion.Schedule,
     latent_shape: tuple[int, ...],
-    steps: int,
+    steps: int | None,
     temperature: float | Array = 1.0,
+    count: int | None = None,
+    clip_x0: bool = False,
+    clip_sample: bool = False,
 ) -> tuple[Array, Array]:
     """The DDPM twin of `sample_flow`: ancestral steps from normal noise.
 
     Args:
+      steps: None takes all of the schedule.
       temperature: factor on the start and on the noise of every step.
+      count: B, where there is no condition.
+      clip_x0, clip_sample: to [-1, 1], the predicted data and every step's result (p-diff: both).
+    Raises:
+      ValueError: nothing says how many.
     """
     key_start, key_steps = jax.random.split(key)
-    start = temperature * jax.random.normal(key_start, (rows(condition), *latent_shape))
+    shape = (_many(condition, count), *latent_shape)
+    start = temperature * jax.random.normal(key_start, shape)
     noise = as_noise_model(network, params, schedule)
     solution = diffusion.sample_ddpm(
-        noise, key_steps, start, condition, schedule, steps=steps, temperature=temperature
+        noise,
+        key_steps,
+        start,
+        condition,
+        schedule,
+        steps=steps,
+        temperature=temperature,
+        clip_x0=clip_x0,
+        clip_sample=clip_sample,
     )
     return solution.x1, jnp.asarray(solution.nfe)
 
 
 def regress(
-    network: Any, params: Any, condition: Condition, latent_shape: tuple[int, ...]
+    network: Any,
+    params: Any,
+    condition: Condition | None,
+    latent_shape: tuple[int, ...],
+    count: int | None = None,
 ) -> Array:
-    """One latent (B, ...) a condition by regression: the network at x = 0, t = 0."""
-    zeros = jnp.zeros((rows(condition), *latent_shape))
+    """One latent (B, ...) a condition by regression: the network at x = 0, t = 0.
+
+    Without a condition there are `count`, all alike.
+    """
+    zeros = jnp.zeros((_many(condition, count), *latent_shape))
     return network.apply(params, zeros, jnp.zeros(()), condition)
 
 
@@ -130,3 +158,11 @@ def as_noise_model(
 def rows(condition: Condition) -> int:
     """B of named arrays (B, n, E)."""
     return jax.tree.leaves(condition)[0].shape[0]
+
+
+def _many(condition: Condition | None, count: int | None) -> int:
+    if count is not None:
+        return count
+    if condition is None:
+        raise ValueError("without a condition, `count` says how many latents are drawn.")
+    return rows(condition)
