@@ -17,7 +17,7 @@ import numpy as np
 from flown_jax.weights.alignment import activations, assign
 from flown_jax.weights.canonical import canonical
 from flown_jax.weights.spec import WeightSpec
-from flown_jax.weights.symmetries import hidden_layers, moved
+from flown_jax.weights.symmetries import checked_weights, hidden_layers, moved
 
 _VALUES = 1 << 26  # activations that are held of the networks of a block
 
@@ -44,6 +44,33 @@ def matched_distances(
                 own = [each[i - rows.start] for each in orders]
                 others = moved(spec, b[columns], own, [each[i - rows.start] for each in signs])
                 found[i, columns] = np.minimum(_norms(others - a[i]), _norms(b[columns] - a[i]))
+    return found
+
+
+def matched(spec: WeightSpec, a: np.ndarray, b: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Each second network with its units in the order and with the signs of the first, (N, D).
+
+    The functions stay as they are. A network whose match is further from the first than itself is
+    left as it is. Scales between layers (ReLU) are not touched.
+
+    Args:
+      spec: of a CNN. a, b: (N, D), a pair in each row. images: (B, H, W, C), preprocessed.
+    Raises:
+      UserError: not a whole CNN, vectors of another length, images of another size.
+    """
+    a, b = checked_weights(spec, a), checked_weights(spec, b)
+    found = b.copy()
+    for part, left in _blocks(spec, a, images):
+        right = activations(spec, b[part], images)
+        orders, signs = [], []
+        for layer, x, y in zip(hidden_layers(spec), left, right, strict=True):
+            products = x.swapaxes(1, 2) @ y / x.shape[1]  # (n, units, units)
+            order, sign, _ = assign(products, layer.signs)
+            orders.append(order)
+            signs.append(sign)
+        others = moved(spec, b[part], orders, signs)
+        nearer = _norms(others - a[part]) < _norms(b[part] - a[part])
+        found[part] = np.where(nearer[:, None], others, b[part])
     return found
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from flown_jax.errors import UserError
 from flown_jax.networks import rivals
 from flown_jax.networks.conditions import centres, nearest_set
 from flown_jax.networks.confusion import came_out
@@ -14,6 +16,8 @@ from flown_jax.networks.starts import random_starts
 from flown_jax.training import Records, tuning
 from flown_jax.training.stages import StageContext
 from flown_jax.training.tuning import Training
+from flown_jax.weights.matching import matched
+from flown_jax.weights.symmetries import permuted
 from tests.networks import zoos
 
 NAMES = ("grey", "colour")
@@ -65,6 +69,83 @@ def test_averages_are_of_two_different_networks():
     assert found.shape == (COUNT, 6)
     np.testing.assert_array_equal(np.sort(found, axis=1)[:, -2:], 0.5)
     np.testing.assert_array_equal(found.sum(1), 1.0)
+
+
+def test_averages_of_many_are_of_different_networks_and_never_of_too_few():
+    found = rivals.averages_of(0, np.eye(9, dtype=np.float32), COUNT, 4)
+    np.testing.assert_array_equal(np.sort(found, axis=1), [[0] * 5 + [0.25] * 4] * COUNT)
+    assert len(np.unique(found, axis=0)) == COUNT
+    with pytest.raises(UserError, match="averages of 10 cannot be had of 9 networks"):
+        rivals.averages_of(0, np.eye(9), COUNT, 10)
+
+
+def test_two_permuted_copies_of_a_network_average_to_it():
+    spec, images = zoos.SPECS["grey"], zoos.images("grey", 20, 3)
+    one = np.repeat(zoos.weights("grey", 1), 2, axis=0)
+    copies = permuted(spec, one, np.random.default_rng(0))
+    assert np.abs(copies[0] - copies[1]).max() > 0.1
+    for shares in (None, "uniform"):
+        found = rivals.pair_matched(0, spec, copies, 6, images, shares)
+        apart = np.abs(found[:, None] - copies).max(2)
+        assert apart.min(1).max() < 1e-6 and apart.max() > 0.1
+    plain = rivals.pair_matched(0, spec, copies, 1, None)
+    np.testing.assert_allclose(plain[0], copies.mean(0), atol=1e-6)
+
+
+def test_matched_is_the_same_function_and_never_further():
+    spec, images = zoos.SPECS["grey"], zoos.images("grey", 20, 3)
+    a, b = zoos.weights("grey", 4), zoos.weights("grey", 4, 1)
+    found = matched(spec, a, b, images)
+    logits = jax.jit(jax.vmap(spec.apply, (0, None)))
+    np.testing.assert_allclose(logits(found, images), logits(b, images), atol=1e-4)
+    before, after = (np.linalg.norm(x - a, axis=1) for x in (b, found))
+    assert np.all(after <= before) and after.mean() < before.mean()
+    np.testing.assert_array_equal(matched(spec, a[2:3], b[2:3], images), found[2:3])
+
+
+def test_noise_has_the_asked_deviation_in_each_tensor():
+    spec = zoos.SPECS["grey"]
+    factor = np.concatenate([np.full(e.size, 1.0 + i) for i, e in enumerate(spec.entries)])
+    members = (np.random.default_rng(0).normal(size=(8, spec.size)) * factor).astype(np.float32)
+    scale = rivals.tensor_scales(spec, members)
+    for entry in spec.entries:
+        own, values = scale[spec.slices[entry.name]], members[:, spec.slices[entry.name]]
+        assert len(np.unique(own)) == 1
+        expected = np.sqrt(np.square(values - values.mean(0)).sum() / (7 * entry.size))
+        np.testing.assert_allclose(own[0], expected, rtol=1e-5)
+    found = rivals.noisy(0, members, 400, scale, 1e-3)  # little, so that members are recognised
+    rows = np.square(found[:, None] - members).sum(2).argmin(1)
+    for start in (0, 8):
+        assert set(rows[start : start + 8]) == set(range(8))
+    noise = (found - members[rows]) / (1e-3 * scale)
+    for place in spec.slices.values():
+        np.testing.assert_allclose(noise[:, place].std(), 1, atol=0.1)
+
+
+def test_gaussians_have_the_mean_and_the_deviation_of_the_networks():
+    members = np.random.default_rng(0).normal(size=(9, 40)) * np.linspace(0.1, 2, 40) + 3
+    found = rivals.gaussian(0, members.astype(np.float32), 4000)
+    assert found.dtype == np.float32
+    std = members.std(0, ddof=1)
+    assert np.abs((found.mean(0) - members.mean(0)) / std).max() < 0.1
+    np.testing.assert_allclose(found.std(0), std, rtol=0.1)
+    along = rivals.pca_gaussian(0, members, 4000, 8) - members.mean(0)
+    axes = np.linalg.svd(members - members.mean(0), full_matrices=False)[2]
+    np.testing.assert_allclose(along @ axes[:8].T @ axes[:8], along, atol=1e-9)  # in their span
+    # All 8 components of 9 networks have the networks' covariance.
+    np.testing.assert_allclose(along.std(0), std, rtol=0.1)
+    two = rivals.pca_gaussian(0, members, 5, 2) - members.mean(0)
+    np.testing.assert_allclose(two @ axes[:2].T @ axes[:2], two, atol=1e-9)
+    with pytest.raises(UserError, match="9 principal components"):
+        rivals.pca_gaussian(0, members, 5, 9)
+
+
+def test_the_memorising_sampler_returns_networks_of_the_zoo():
+    members = WEIGHTS["grey"].copy()
+    members[:, 0] = 2.0  # a weight that is the same in all
+    found = rivals.memorised(jax.random.key(1), members, 12, 10)
+    apart = np.abs(found[:, None] - members).max(2)
+    assert apart.min(1).max() < 1e-5 and len(set(apart.argmin(1))) > 2
 
 
 def test_density_draws_are_near_the_latents_of_the_set_that_is_named():
