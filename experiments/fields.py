@@ -134,6 +134,8 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"nesterov|permute|encode|sizes\.(use_scale_shift_norm|wide)", FLAG),
     # Recipes.
     (r"ensemble\.recipe\.steps|(base|trained|recipe)\.epochs", FROM_0),
+    (r"trained_on\.steps", some(COUNT)),
+    (r"pdiff\.ddpm\.steps", FROM_0),
     (r"batch|steps|save_every|log_every|solver_steps", COUNT),
     (r"warmup|validate_every", FROM_0),
     (r"learning_rate|gamma", POSITIVE),
@@ -204,6 +206,16 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"kde_bandwidth", either(known(BANDWIDTHS), SIZE)),
     (r"initialisation", known(("kaiming_uniform", "kaiming_normal", "uniform", "normal"))),
     (r"network\.(start|part)", TEXT),
+    # Generators of one zoo's networks.
+    (r"targets\.[^.]+\.zoo", ANY_TEXT),
+    (r"targets\.[^.]+\.kind", known(("states", "seeds"))),
+    (r"align", FLAG),
+    (r"trajectory\.(epochs|count|every)|(choice|statistics)_images", FROM_0),
+    (r"components", COUNT),
+    (r"averaged", whole(2)),
+    (r"strengths", some(POSITIVE)),
+    (r"losses", some(SIZE)),
+    (r"performant", number(0, 1)),
     # Weight autoencoders of one zoo.
     (r"methods", some(known(("vae_mlp", "graph", "graph_pna", "pca", "shuffled")))),
     (r"held_out_every", whole(2)),
@@ -221,7 +233,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"sizes\..*", _SANE),
 )
 # Groups whose fields are the user's: what is named there, and how many.
-_FREE = re.compile(r"(.*\.)?(sizes|beside|zoos|unseen|margins)\..*")
+_FREE = re.compile(r"(.*\.)?(sizes|beside|targets|zoos|unseen|margins)\..*")
 
 
 @functools.cache

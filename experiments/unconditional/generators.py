@@ -137,9 +137,7 @@ def flow(stages: Stages, config: ConfigDict, design: Design) -> Generated:
     """Networks drawn by the flow of a design."""
     own = design.config
     learned = {"codec": design.codec, "velocity": own.velocity, "flow": own.flow}
-    trained = stages(
-        design.stage_name("flow"), {**learned, "seed": design.seed}, _train_flow
-    )
+    trained = stages(design.stage_name("flow"), {**learned, "seed": design.seed}, _train_flow)
     inputs = {
         "codec": design.codec,
         "generator": trained,

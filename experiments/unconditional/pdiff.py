@@ -58,9 +58,7 @@ def ddpm(stages: Stages, config: ConfigDict, design: Design) -> Generated:
         "samples": config.sampling.samples,
         "seed": design.seed,
     }
-    return generated(
-        stages(design.stage_name("samples"), inputs, _draw), design.codec, trained
-    )
+    return generated(stages(design.stage_name("samples"), inputs, _draw), design.codec, trained)
 
 
 def _train_codec(context: StageContext) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Rows that are no model: the zoo's own networks, what is made of them by arithmetic, fresh ones."""
+"""Rows that are no model: what is made of a zoo's networks by arithmetic, or by training on."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -13,6 +15,7 @@ from experiments.unconditional.targets import SEEDS, Target
 from flown_jax.evaluation.vectors import predictions
 from flown_jax.meta_model.keys import named_key, named_seed
 from flown_jax.networks import rivals
+from flown_jax.networks.starts import random_starts
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.training.tuning import Training, train_starts
 
@@ -124,12 +127,6 @@ def trained(
 
 
 def _train(context: StageContext) -> dict[str, Any]:
-    import time
-
-    import jax
-
-    from flown_jax.networks.starts import random_starts
-
     given, part = context.inputs, context.inputs.trained_on
     starts = {AVERAGE: given.average}
     if given.random:
@@ -142,7 +139,9 @@ def _train(context: StageContext) -> dict[str, Any]:
         context,
         given.spec,
         starts,
-        Training(given.images.inputs, given.images.labels, given.choice.inputs, given.choice.labels),
+        Training(
+            given.images.inputs, given.images.labels, given.choice.inputs, given.choice.labels
+        ),
         name="trained",
         seed=given.seed,
         steps=part.steps,
