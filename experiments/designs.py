@@ -52,8 +52,12 @@ def _change(config: ConfigDict, changes: Mapping[str, Any], where: str) -> None:
     for field, value in changes.items():
         if field not in config:
             raise UserError(f"beside changes {where}{field}, and there is no such field.")
-        if isinstance(value, Mapping) and isinstance(config[field], ConfigDict):
+        # The sizes of another network are other fields.
+        other = field == "sizes" and {"form", "kind"} & set(changes)
+        if isinstance(value, Mapping) and isinstance(config[field], ConfigDict) and not other:
             _change(config[field], value, f"{where}{field}.")
+        elif other:
+            config[field] = ConfigDict(value)
         else:
             config[field] = value
 

@@ -34,20 +34,20 @@ class TaskUNet(nn.Module):
     """
 
     unet: UNet
-    embedding_dim: int
+    embedding_dim: int = 128
     injection: str = "both"
     condition_channels: int = 8
     wide: bool = True
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array, t: Array, condition: Mapping[str, Array]) -> Array:
+    def __call__(self, x: Array, t: Array, condition: Mapping[str, Array] | None) -> Array:
         """Velocity, of x's shape.
 
         Args:
           x: (B, r, r, e).
           t: times, scalar or (B,).
-          condition: named arrays (B, n, E_i).
+          condition: named arrays (B, n, E_i), or None of a network without any.
         Raises:
           UserError: unknown injection.
         """
@@ -55,6 +55,8 @@ class TaskUNet(nn.Module):
             raise UserError(
                 f"injection is {self.injection!r}; it must be one of {', '.join(INJECTIONS)}."
             )
+        if condition is None:
+            return self.unet(x, t)
         known = class_tokens(condition)
         embedding = TaskEmbedding(self.embedding_dim, name="task_embedding")(known)
         entries: dict[str, Array] = {}
