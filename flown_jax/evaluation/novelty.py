@@ -29,6 +29,25 @@ from numpy.typing import ArrayLike
 
 from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import interval, t_quantile
+from flown_jax.evaluation.functional import error_iou, error_sets
+
+__all__ = [
+    "Figure",
+    "Yardstick",
+    "copies",
+    "direction_distances",
+    "diversity",
+    "duplicates",
+    "error_iou",
+    "error_sets",
+    "leave_one_out",
+    "nearest",
+    "nearest_ratio",
+    "novel_performant",
+    "pairwise",
+    "report",
+    "yardstick",
+]
 
 CONFIDENCE = 0.95
 
@@ -159,45 +178,55 @@ def duplicates(among: ArrayLike, distance: float) -> int:
     return len(near) - int(groups)
 
 
-def error_sets(predictions: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Which images each network gets wrong, (K, n) bool.
+def leave_one_out(among: ArrayLike) -> float:
+    """tau: median over networks of the distance to the nearest other one.
 
     Args:
-      predictions: (K, n) predicted classes, of the same images for all. labels: (n,).
-    Raises:
-      UserError: other shapes.
+      among: (N, N) distances of training networks among themselves, N >= 2.
     """
-    predictions, labels = np.asarray(predictions), np.asarray(labels)
-    if predictions.ndim != 2 or labels.shape != predictions.shape[1:] or not labels.size:
-        raise UserError(
-            f"predictions must be classes (K, n) with labels (n,), not {predictions.shape} with "
-            f"{labels.shape}."
-        )
-    return predictions != labels
+    return float(np.median(nearest(_square(among, "among"), itself=True)))
 
 
-def error_iou(errors: ArrayLike, others: ArrayLike | None = None) -> np.ndarray:
-    """Images that both networks get wrong / images that either does, (K, M).
+def direction_distances(
+    matrix: ArrayLike, lengths: ArrayLike, others: ArrayLike | None = None
+) -> np.ndarray:
+    """Distances of the networks' directions, from 0 to 2, (S, N).
 
-    NaN where neither makes an error. Independent errors at rates a and b give ab / (a + b - ab).
+    Those of unit vectors, of distances d and lengths a, b: ((d^2 - (a - b)^2) / ab)^.5; exact also
+    for matched distances, since reordering units and changing signs keep lengths. A network of
+    length zero has no direction: 1 to all others.
 
     Args:
-      errors: (K, n), of `error_sets`. others: (M, n); None for the same networks.
+      matrix: (S, N) distances. lengths: (S,), in the same coordinates. others: (N,); None for those
+        of the same networks.
     Raises:
-      UserError: not bool, or of different images.
+      UserError: lengths of other networks.
     """
-    errors = np.asarray(errors)
-    others = errors if others is None else np.asarray(others)
-    if errors.ndim != 2 or others.ndim != 2 or errors.shape[1:] != others.shape[1:]:
+    found = _distances(matrix, "matrix")
+    a = np.asarray(lengths, np.float64)
+    b = a if others is None else np.asarray(others, np.float64)
+    if (a.shape + b.shape) != found.shape:
         raise UserError(
-            f"error sets must be (K, n) and (M, n) of the same images, not {errors.shape} and "
-            f"{others.shape}."
+            f"directions of distances {found.shape} need a length of each, not {a.shape} and "
+            f"{b.shape}."
         )
-    if errors.dtype != bool or others.dtype != bool:
-        raise UserError(f"error sets must be bool, not {errors.dtype} and {others.dtype}.")
-    both = errors.astype(np.float64) @ others.T.astype(np.float64)
-    either = errors.sum(1)[:, None] + others.sum(1)[None] - both
-    return np.where(either > 0, both / np.maximum(either, 1), np.nan)
+    product = a[:, None] * b[None]
+    square = np.maximum(found**2 - (a[:, None] - b[None]) ** 2, 0.0)
+    alone = (a[:, None] > 0) != (b[None] > 0)
+    return np.sqrt(np.where(product > 0, square / np.where(product > 0, product, 1.0), alone))
+
+
+def novel_performant(
+    ratios: ArrayLike, accuracies: ArrayLike, least: float, multiple: float
+) -> np.ndarray:
+    """Which samples are both new and good, (S,) bool: far from the zoo and accurate enough.
+
+    Args:
+      ratios: (S,) nearest distances in tau; NaN is not new. accuracies: (S,).
+      least: accuracy to be reached. multiple: of tau to be reached.
+    """
+    far = np.asarray(ratios, np.float64) >= multiple
+    return far & (np.asarray(accuracies, np.float64) >= least)
 
 
 def report(
