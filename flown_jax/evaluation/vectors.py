@@ -1,21 +1,20 @@
-"""Accuracy of many weight vectors of one network on the same images."""
+"""What many weight vectors of one network make of the same images."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+from scipy import special
 
-from flown_jax.models.many import hits
+from flown_jax.evaluation.networks import network_logits
 from flown_jax.weights.spec import WeightSpec
 
 _IMAGES, _VECTORS = 50, 50  # at a time where the vectors are a part of the network
-_IMAGES_OF_WHOLE = 200
+_IMAGES_OF_WHOLE, _WHOLE = 200, 20
 
 
 def measure(
@@ -42,29 +41,41 @@ def measure(
       buffers_spec, buffers: running statistics (K, B) of each vector, in place of the host's.
       update: is told how many images are done.
     """
-    count = len(labels)
-    size = min(_IMAGES if spec.partial else _IMAGES_OF_WHOLE, count)
-    group = min(_VECTORS, len(weights)) if spec.partial else len(weights)
-    # One shape, one compilation: the last vectors and the last images are filled up with others.
-    vectors = np.minimum(np.arange(-(-len(weights) // group) * group), len(weights) - 1)
-    host = jax.device_put(host)
-    correct, loss = np.zeros(len(vectors)), np.zeros(len(vectors))
-    for start in range(0, count, size):
-        rows = np.arange(start, start + size)
-        inputs = prepare(images[rows % count])
-        # A label of -1 marks an image that does not count.
-        known = np.where(rows < count, labels[rows % count], -1).astype(np.int32)
-        for first in range(0, len(vectors), group):
-            part = slice(first, first + group)
-            own = None if buffers is None else buffers[vectors[part]]
-            found = _sums(spec, buffers_spec, host, weights[vectors[part]], own, inputs, known)
-            correct[part] += np.asarray(found[0])
-            loss[part] += np.asarray(found[1])
-        update(min(start + size, count))
-    return {
-        "accuracy": correct[: len(weights)] / count,
-        "loss": loss[: len(weights)] / count,
-    }
+    correct, loss = np.zeros(len(weights)), np.zeros(len(weights))
+    for rows, part, logits in _blocks(
+        spec, weights, images, prepare, host, buffers_spec, buffers, update
+    ):
+        known = np.broadcast_to(labels[rows], logits.shape[:2])
+        answered = ~np.isnan(logits).any(-1)
+        correct[part] += ((logits.argmax(-1) == known) & answered).sum(1)
+        with np.errstate(invalid="ignore"):  # NaN comes of infinite logits, and stays
+            log_probs = special.log_softmax(logits.astype(np.float64), axis=-1)
+        loss[part] -= np.take_along_axis(log_probs, known[..., None], -1)[..., 0].sum(1)
+    return {"accuracy": correct / len(labels), "loss": loss / len(labels)}
+
+
+def predictions(
+    spec: WeightSpec,
+    weights: np.ndarray,
+    images: np.ndarray,
+    prepare: Callable[[np.ndarray], np.ndarray],
+    *,
+    host: Mapping[str, Any] | None = None,
+    buffers_spec: WeightSpec | None = None,
+    buffers: np.ndarray | None = None,
+) -> np.ndarray:
+    """The class of each image by networks given as vectors, (K, n); -1 for logits not finite.
+
+    Args:
+      spec, weights, images, prepare, host, buffers_spec, buffers: as in `measure`.
+    """
+    found = np.empty((len(weights), len(images)), int)
+    for rows, part, logits in _blocks(
+        spec, weights, images, prepare, host, buffers_spec, buffers, lambda done: None
+    ):
+        answered = np.isfinite(logits).all(-1)
+        found[part, rows] = np.where(answered, logits.argmax(-1), -1)
+    return found
 
 
 def explained(x: np.ndarray, found: np.ndarray) -> float:
@@ -79,26 +90,51 @@ def explained(x: np.ndarray, found: np.ndarray) -> float:
     return float(1 - np.square(x - found).sum() / np.square(x).sum())
 
 
+def _blocks(
+    spec: WeightSpec,
+    weights: np.ndarray,
+    images: np.ndarray,
+    prepare: Callable[[np.ndarray], np.ndarray],
+    host: Mapping[str, Any] | None,
+    buffers_spec: WeightSpec | None,
+    buffers: np.ndarray | None,
+    update: Callable[[int], None],
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Some images and some vectors at a time: where they are, and their logits (K, n, classes)."""
+    count, total = len(images), len(weights)
+    size = min(_IMAGES if spec.partial else _IMAGES_OF_WHOLE, count)
+    group = min(_VECTORS if spec.partial else _WHOLE, total)
+    host = jax.device_put(host)
+    for start in range(0, count, size):
+        # One shape, one compilation: the last images and vectors are filled up with others.
+        inputs = prepare(images[np.arange(start, start + size) % count])
+        rows = slice(start, min(start + size, count))
+        for first in range(0, total, group):
+            chosen = np.minimum(np.arange(first, first + group), total - 1)
+            part = slice(first, min(first + group, total))
+            own = None if buffers is None else buffers[chosen]
+            found = np.asarray(_logits(spec, buffers_spec, host, weights[chosen], own, inputs))
+            yield rows, part, found[: part.stop - first, : rows.stop - start]
+        update(rows.stop)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _sums(
+def _logits(
     spec: WeightSpec,
     buffers_spec: WeightSpec | None,
     host: Any,
     weights: jax.Array,
     buffers: jax.Array | None,
     images: jax.Array,
-    labels: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Hits and sums of losses over the labelled images of a block, (K,) each."""
+) -> jax.Array:
+    if spec.model == "cnn" and not spec.partial:
+        return network_logits(spec, weights, images)
 
-    def one(vector: jax.Array, statistics: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def one(vector: jax.Array, statistics: jax.Array | None) -> jax.Array:
         base = host
         if buffers_spec is not None and statistics is not None:
             base = buffers_spec.unflatten(statistics, host)
-        logits = spec.apply(vector, images, base)
-        nll = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-        right = jnp.sum(hits(logits, labels))
-        return right, jnp.sum(jnp.where(labels < 0, 0.0, nll))
+        return spec.apply(vector, images, base)
 
     if spec.partial:
         return jax.vmap(one)(weights, buffers)
