@@ -131,7 +131,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"(tasks|backbone)\.seed", whole(-1)),  # -1: the run's
     (r"(.*_)?seed", FROM_0),
     (r"share|tensorboard|mirror|unit_first|use_bias|centred|standardised|sharpened", FLAG),
-    (r"nesterov|permute|encode|sizes\.(use_scale_shift_norm|wide)", FLAG),
+    (r"nesterov|permute|encode|sizes\.(use_scale_shift_norm|wide|first_time)", FLAG),
     # Recipes.
     (r"ensemble\.recipe\.steps|(base|trained|recipe)\.epochs", FROM_0),
     (r"trained_on\.steps", some(COUNT)),
@@ -229,7 +229,8 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"sizes\.pools", some(FLAG)),
     (r"sizes\.(num_heads|num_layers|num_groups|width|depth|patch_size)", COUNT),
     (r"sizes\.(code_dim|hidden_dim|embedding_dim|embed_dim|model_channels)", COUNT),
-    (r"sizes\.(ch|resolution|z_channels)", COUNT),
+    (r"sizes\.(ch|resolution|z_channels|kernel|fold)", COUNT),
+    (r"sizes\.(encoder|decoder)_channels", some(COUNT)),
     (r"sizes\..*", _SANE),
 )
 # Groups whose fields are the user's: what is named there, and how many.

@@ -11,14 +11,20 @@ from flax.core import FrozenDict
 from jax import Array
 
 from flown_jax.encoders.autoencoder_kl import AutoencoderKL
+from flown_jax.encoders.pdiff_autoencoder import PDiffAutoencoder
 from flown_jax.encoders.posterior import Posterior
 from flown_jax.encoders.token_vae import MLPVAE, TokenVAE
 from flown_jax.errors import UserError
 from flown_jax.models.heads import from_vector, to_vector
 from flown_jax.weights.spec import WeightSpec
 
-FORMS = ("autoencoder_kl", "mlp", "token")
+FORMS = ("autoencoder_kl", "mlp", "pdiff", "token")
+_OF_VECTORS = {"autoencoder_kl": AutoencoderKL, "mlp": MLPVAE, "pdiff": PDiffAutoencoder}
 ENCODERS = ("vae", "graph")
+_NOT_OF_GRAPHS = {
+    "token": "has a code a class, and a graph has one in all",
+    "pdiff": "has no variance, which a graph's posterior has",
+}
 # What the fields of `graph` that are names may be.
 GRAPH_NAMES = {
     "backbone": ("transformer", "pna"),
@@ -79,7 +85,8 @@ def make_codec(
 
     Args:
       form: `autoencoder_kl` (the paper's, reference sizes as in `AutoencoderKL`), `mlp` (the same
-        latent map, no convolutions) or `token` (one code a row, for rows alone).
+        latent map, no convolutions), `pdiff` (p-diff's, latents (L, C)) or `token` (one code a
+        row, for rows alone).
       shape: of one target: (D,), a vector, or (n, F + 1), a head of n rows.
       encoder: `vae`, the form's own, or `graph`, which reads targets as graphs; the form, `mlp` or
         `autoencoder_kl`, is then the decoder.
@@ -95,20 +102,19 @@ def make_codec(
     if encoder not in ENCODERS:
         raise UserError(f"codec.encoder is {encoder!r}; it must be one of {', '.join(ENCODERS)}.")
     rows = len(shape) == 2
+    if encoder == "graph" and form in _NOT_OF_GRAPHS:
+        raise UserError(
+            f"codec.form {form!r} {_NOT_OF_GRAPHS[form]}: with codec.encoder 'graph' it must be "
+            "'mlp' or 'autoencoder_kl'."
+        )
     if form == "token":
-        if encoder == "graph":
-            raise UserError(
-                "codec.form 'token' has a code a class, and a graph has one in all: with "
-                "codec.encoder 'graph' it must be 'mlp' or 'autoencoder_kl'."
-            )
         if not rows:
             raise UserError(
                 f"codec.form 'token' takes a row a class, and these targets are vectors {shape}: "
                 "it must be 'mlp' or 'autoencoder_kl'."
             )
         return HeadCodec(TokenVAE(row_dim=shape[-1], **sizes), shape[0], by_class=True)
-    kind = MLPVAE if form == "mlp" else AutoencoderKL
-    vectors: nn.Module = kind(in_dim=math.prod(shape), **sizes)
+    vectors: nn.Module = _OF_VECTORS[form](in_dim=math.prod(shape), **sizes)
     if encoder == "graph":
         vectors = _of_graphs(vectors, graph or {}, spec)
     return HeadCodec(vectors, shape[0], by_class=False) if rows else vectors

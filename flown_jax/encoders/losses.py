@@ -9,7 +9,8 @@ The noisy pass of A.3.2: z = f(w + xi_in), w_hat = g(z + xi_lat); the target is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,70 @@ def reconstruction_loss(
         return 0.5 * squares / count
     l1_sum = jnp.abs(error).sum() / count
     return l1_sum if name == "l1_sum" else l1_sum + 1000.0 * mse
+
+
+def pdiff_loss(
+    codec: Any,
+    variables: Any,
+    key: Array,
+    batch: Mapping[str, Any],
+    target: Any,
+    *,
+    sigma_in: float = 0.001,
+    sigma_lat: float = 0.5,
+) -> tuple[Array, dict[str, Array]]:
+    """p-diff's loss of its autoencoder, with drawn noise, as `train_codec` takes one.
+
+    Args:
+      codec, variables: with `encode` and `decode`. key: split into the two noises'.
+      batch: with `weights` and `context`, of which `target.normalise` makes w (B, ...).
+      sigma_in, sigma_lat: see `pdiff_loss_from_noise` (published: 0.001 and 0.5).
+    Returns:
+      Scalar, and the metrics `reconstruction` (the same) and `latent_std`.
+    """
+    w = target.normalise(batch["weights"], batch["context"])
+    key_in, key_lat = jax.random.split(key)
+
+    def encode(w: Array) -> Posterior:
+        return codec.apply(variables, w, method="encode")
+
+    loss, aux = pdiff_loss_from_noise(
+        encode,
+        lambda z: codec.apply(variables, z, method="decode"),
+        w,
+        jax.random.normal(key_in, w.shape, w.dtype),
+        lambda z: jax.random.normal(key_lat, z.shape, z.dtype),
+        sigma_in=sigma_in,
+        sigma_lat=sigma_lat,
+    )
+    return loss, {"reconstruction": loss, "latent_std": jnp.std(aux["latent"])}
+
+
+def pdiff_loss_from_noise(
+    encode: Callable[[Array], Posterior],
+    decode: Callable[[Array], Array],
+    w: Array,
+    noise_in: Array,
+    noise_lat: Array | Callable[[Array], Array],
+    *,
+    sigma_in: float,
+    sigma_lat: float,
+) -> tuple[Array, dict[str, Array]]:
+    """Mean squared error to the clean w (B, ...) of p-diff's noisy pass.
+
+    Both noises take the place of a part of what they are added to, (1 - s) x + s noise, and the
+    noisy latent is clipped to [-1, 1]. Neither happens outside of the training.
+
+    Args:
+      noise_in: standard normal, as w. noise_lat: likewise as the latent, or what makes it of it.
+    Returns:
+      Scalar, and a dict of the noisy `latent` and `w_hat` (B, ...).
+    """
+    z = encode((1 - sigma_in) * w + sigma_in * noise_in).mode()
+    noise = noise_lat(z) if callable(noise_lat) else noise_lat
+    z = jnp.clip((1 - sigma_lat) * z + sigma_lat * noise, -1.0, 1.0)
+    w_hat = decode(z)
+    return jnp.mean(jnp.square(w_hat - w)), {"latent": z, "w_hat": w_hat}
 
 
 def _loss(posterior, z, w_hat, w, reconstruction, kl_weight, mask, present):

@@ -59,3 +59,25 @@ class Posterior:
         """KL divergence to N(0, I), summed over each sample's entries: (B,)."""
         terms = 0.5 * (jnp.square(self.mean) + jnp.exp(self.logvar) - 1.0 - self.logvar)
         return terms.reshape(terms.shape[0], -1).sum(-1)
+
+
+@flax.struct.dataclass
+class Point(Posterior):
+    """The posterior of an autoencoder that is not variational: all of it at the mean.
+
+    Its divergence from N(0, I), which is infinite, counts as none.
+    """
+
+    @classmethod
+    def at(cls, latent: Array) -> Point:
+        """The latent (B, ...), for certain."""
+        return cls(latent, jnp.full_like(latent, LOGVAR_RANGE[0]))
+
+    @property
+    def std(self) -> Array:
+        """Zeros, of the mean's shape."""
+        return jnp.zeros_like(self.mean)
+
+    def kl(self) -> Array:
+        """Zeros (B,)."""
+        return jnp.zeros(self.mean.shape[:1], self.mean.dtype)

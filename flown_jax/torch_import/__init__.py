@@ -24,6 +24,8 @@ _KINDS = {
     "relational_transformer": "relational_transformer",
     "graph_encoder": "graph_encoder",
     "pna": "pna",
+    "pdiff_autoencoder": "pdiff_autoencoder",
+    "pdiff_denoiser": "pdiff_denoiser",
 }
 
 
@@ -32,7 +34,8 @@ def convert(kind: str, state_dict: Mapping[str, Any], config: Mapping[str, Any])
 
     Args:
       kind: the network's family, one of `autoencoder_kl, unet, conditioned_unet, caml, resnet12,
-        cnn, resnet18, vit, convnext, mlp, clip_vit, relational_transformer, graph_encoder, pna`.
+        cnn, resnet18, vit, convnext, mlp, clip_vit, relational_transformer, graph_encoder, pna,
+        pdiff_autoencoder, pdiff_denoiser`.
       state_dict: PyTorch names to arrays (anything that `numpy.asarray` takes), with or without
         the parts that `DataParallel` and `torch.compile` put before names.
       config: the sizes of the network, with the names of the original code.
