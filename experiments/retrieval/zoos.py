@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from configs.zoo import get_config as zoo_config
 from configs.zoo import variants as zoo_variants
-from experiments.retrieval.pictures import copies, read_images
+from experiments.own_zoos import seeds_zoo
+from experiments.pictures import copies, read_images
 from experiments.stages import Stages
-from experiments.zoo_training import ZooTraining
 from flown_jax.data.pictures import Images, Pictures
 from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import accuracy, index_of_best
 from flown_jax.evaluation.networks import log_probabilities
 from flown_jax.networks.starts import on_disk
-from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.stages import StageContext, StageResult
-from flown_jax.training.workdir import Workdir
 from flown_jax.weights import zoo
 from flown_jax.weights.aligned import ZooImages, align_zoos
 from flown_jax.weights.alignment import Reference, apply_reference
@@ -155,19 +151,7 @@ def _trained(stages: Stages, config: ConfigDict, name: str) -> Path:
         raise UserError(
             f"zoos.{name} is empty, and configs/zoo.py has no variant {name!r}: give a folder."
         )
-    recipe = zoo_config(name)
-    recipe.unlock()
-    recipe.data.dir = config.data.dir
-    trained = config.trained
-    recipe.networks.update(count=trained.count, held_out=trained.held_out)
-    recipe.recipe.update(epochs=trained.epochs, save_epochs=trained.save_epochs)
-    mark = hashlib.sha256(repr(plain_values(recipe)).encode()).hexdigest()[:12]
-    root = stages.shared or stages.workdir.path / "zoos"
-    with Workdir(root / f"zoo-{name}-{mark}", plain_values(recipe), wait=True) as work:
-        job = ZooTraining(recipe, work)
-        networks = stages.count(job.train())
-        measured = stages.count(job.evaluate(networks))
-        return job.write(networks, measured)
+    return seeds_zoo(stages, name, config.data.dir, config.trained)
 
 
 def align(stages: Stages, alignment: ConfigDict, data: Data) -> StageResult:

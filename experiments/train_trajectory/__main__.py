@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from experiments import command
 from experiments.report import standing
 from experiments.train_trajectory.check import check
-from experiments.train_trajectory.stages import TrajectoryTraining
+from experiments.trajectory_training import TrajectoryTraining
 from flown_jax.evaluation import zoo_tables
 from flown_jax.evaluation.rows import Sample
 from flown_jax.evaluation.zoo_figures import overview

@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from configs.trajectory import get_config
 from experiments.fields import check_fields, check_images, fitting
-from experiments.train_trajectory.network import PARTS, build
-from experiments.train_trajectory.start import STARTS
+from experiments.trajectory_network import PARTS, build
+from experiments.trajectory_start import STARTS
 from flown_jax.errors import UserError
 
 _CLASSES = 10  # for the shapes; the data set's own are known when it was read

@@ -22,7 +22,6 @@ from experiments.report import REPORT, heading, standing
 from experiments.stages import Stages
 from experiments.unconditional import generators, pdiff, rivals
 from experiments.unconditional.check import check
-from experiments.unconditional.fresh import fresh
 from experiments.unconditional.generators import Generated
 from experiments.unconditional.measure import (
     HELD_OUT,
@@ -86,7 +85,7 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
     kept["pdiff"] = reconstruction(stages, target, published)
     say_reconstruction(target, kept)
     made = {ORIGINALS: Generated(target.train), HELD_OUT: Generated(target.held_out)}
-    made |= {name: Generated(weights) for name, weights in fresh(stages, config, target).items()}
+    made |= rivals.fresh(stages, config, target)
     for name, design in designs.items():
         row = f"flown{'_' * bool(name)}{name}"
         made[row] = generators.flow(stages, config, design)

@@ -158,7 +158,7 @@ def _train_flow(context: StageContext) -> dict[str, Any]:
 
 def _draw_flow(context: StageContext) -> dict[str, Any]:
     given = context.inputs
-    options = {
+    options: dict[str, Any] = {
         "source": each_row(get_source(given.source)),
         "latent_shape": latent_shape(given.codec),
         "solver": given.sampling.solver,
@@ -198,7 +198,7 @@ def _train_ddpm(context: StageContext) -> dict[str, Any]:
 
 def _draw_ddpm(context: StageContext) -> dict[str, Any]:
     given = context.inputs
-    options = {
+    options: dict[str, Any] = {
         "schedule": schedule(given.ddpm),
         "latent_shape": latent_shape(given.codec),
         "steps": given.ddpm.steps,

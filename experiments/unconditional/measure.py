@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flown_jax.evaluation.batch_statistics import reestimated
 from ml_collections import ConfigDict
 
 from experiments.stages import Stages
@@ -15,6 +14,7 @@ from experiments.unconditional.generators import Design, Generated, decoded, des
 from experiments.unconditional.targets import STATES, Target
 from flown_jax.data.pictures import Pictures
 from flown_jax.evaluation import audit
+from flown_jax.evaluation.batch_statistics import reestimated
 from flown_jax.evaluation.rows import Sample
 from flown_jax.evaluation.vectors import explained, predictions
 from flown_jax.training.stages import StageContext, StageResult
@@ -120,9 +120,14 @@ def _predicted(given: Any, weights: np.ndarray) -> dict[str, np.ndarray]:
         return found
     new = reestimated(given.spec, weights, given.statistics.images, apply, host=given.base)
     if new is not None:
-        of = {"buffers_spec": new[0], "buffers": new[1]}
         found["_reestimated"] = predictions(
-            given.spec, weights, images, apply, host=given.base, **of
+            given.spec,
+            weights,
+            images,
+            apply,
+            host=given.base,
+            buffers_spec=new[0],
+            buffers=new[1],
         )
     return found
 

@@ -6,6 +6,7 @@ Weights go in as they are and latents are not standardised, as published; sample
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -67,7 +68,9 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
     bases = None if given.base is None else {ZOO.name: given.base}
     target, form, how = NetworkSpace.fit(given.joint, weights, bases), described(part), recipe(part)
     # Nothing is standardised: the first layer normalises every vector by itself.
-    target = target.replace(mean=jnp.zeros_like(target.mean), scale=jnp.ones_like(target.scale))
+    target = dataclasses.replace(
+        target, mean=jnp.zeros_like(target.mean), scale=jnp.ones_like(target.scale)
+    )
     module = codec_of(form, target)
     batches = zoo_batches(
         {ZOO.name: ZooExamples(given.weights)}, seed=given.seed, networks=how.batch, images=0
@@ -109,7 +112,7 @@ def _train_ddpm(context: StageContext) -> dict[str, Any]:
 
 def _draw(context: StageContext) -> dict[str, Any]:
     given = context.inputs
-    options = {
+    options: dict[str, Any] = {
         "schedule": schedule(given.ddpm),
         "latent_shape": latent_shape(given.codec),
         "steps": given.ddpm.steps or None,

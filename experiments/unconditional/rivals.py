@@ -9,9 +9,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs.trajectory import variants as trajectories
+from experiments.fresh import fresh_networks
 from experiments.stages import Stages
 from experiments.unconditional.generators import Generated
-from experiments.unconditional.targets import SEEDS, Target
+from experiments.unconditional.targets import SEEDS, Target, trajectory_of
 from flown_jax.evaluation.vectors import predictions
 from flown_jax.meta_model.keys import named_key, named_seed
 from flown_jax.networks import rivals
@@ -58,6 +60,18 @@ def untrained(stages: Stages, config: ConfigDict, target: Target) -> dict[str, G
     for name, strength in {"noise_of_a_tenth": 0.1, **chosen}.items():
         found[name] = rivals.noisy(seed(name), train, count, scale, strength)
     return {name: Generated(np.asarray(weights)) for name, weights in found.items()}
+
+
+def fresh(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Generated]:
+    """New networks of a trajectory's recipe; of seeds, the held-out ones are that."""
+    part = config.targets[target.name]
+    if target.kind == SEEDS or not config.fresh.networks or part.variant not in trajectories():
+        return {}
+    recipe, name = trajectory_of(config, target.name), f"{target.name}-fresh"
+    weights = fresh_networks(stages, recipe, config.fresh.networks, name, target.base)
+    if weights.shape[1:] != target.train.shape[1:]:
+        return {}  # a zoo of the user's own, of another network than the variant's
+    return {"fresh": Generated(weights)}
 
 
 def noise(stages: Stages, config: ConfigDict, target: Target) -> StageResult:

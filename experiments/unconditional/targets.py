@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import one_zoo
-from experiments.own_zoos import seeds_zoo, trajectory_zoo
+from experiments.own_zoos import seeds_zoo, trajectory, trajectory_zoo
 from experiments.pictures import divided
 from experiments.stages import Stages
 from flown_jax.data import image_sets
@@ -127,17 +127,18 @@ def trained(stages: Stages, config: ConfigDict, name: str) -> Any:
     part = config.targets[name]
     if part.kind == SEEDS:
         return seeds_zoo(stages, part.variant, config.data.dir, config.trained)
-    return trajectory_zoo(stages, part.variant, config.data.dir, changes(config, part.variant))
+    return trajectory_zoo(stages, trajectory_of(config, name))
 
 
-def changes(config: ConfigDict, variant: str) -> dict[str, Any]:
-    """What of a trajectory's config is another than its variant says; zeros change nothing."""
-    own = config.trajectory
-    found: dict[str, Any] = {"seed": own.seed}
+def trajectory_of(config: ConfigDict, name: str) -> ConfigDict:
+    """The config of a target's trajectory; zeros take the variant's own."""
+    own, part = config.trajectory, config.targets[name]
+    changes: dict[str, Any] = {"seed": own.seed}
     if own.epochs:
-        found["base"] = {"epochs": own.epochs}
-    states = {field: own[field] for field in ("count", "every") if own[field]}
-    return {**found, "states": states} if states else found
+        changes["base"] = {"epochs": own.epochs}
+    if states := {field: own[field] for field in ("count", "every") if own[field]}:
+        changes["states"] = states
+    return trajectory(part.variant, config.data.dir, changes)
 
 
 def _align(context: StageContext) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from configs.retrieval import get_config as retrieval_config
 from configs.trajectory import get_config as trajectory_config
 from configs.zoo import get_config as zoo_config
 from experiments import features, zoo_training
+from experiments import trajectory_training as trajectory
 from experiments.retrieval import zoos
-from experiments.train_trajectory import stages as trajectory
 from flown_jax.data.datasets import ClassImages
 from flown_jax.data.image_sets import ImageSet
 from flown_jax.training import Records, StageContext

@@ -6,8 +6,8 @@ import types
 
 from configs.trajectory import get_config as trajectory_config
 from configs.zoo import get_config as zoo_config
+from experiments import trajectory_training as trajectory
 from experiments import zoo_training
-from experiments.train_trajectory import stages as trajectory
 from experiments.train_trajectory.check import check
 from tests.experiments import walk
 

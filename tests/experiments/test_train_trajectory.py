@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 from configs.trajectory import get_config, variants
 from experiments import command
 from experiments.train_trajectory import __main__ as train_trajectory
-from experiments.train_trajectory.network import chosen
-from experiments.train_trajectory.start import start_values
+from experiments.trajectory_network import chosen
+from experiments.trajectory_start import start_values
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError

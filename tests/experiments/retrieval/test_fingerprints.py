@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from configs.retrieval import get_config
-from experiments import stages
+from experiments import pictures, stages
 from experiments.retrieval import __main__ as command
-from experiments.retrieval import conditions, pictures, prior, zoos
+from experiments.retrieval import conditions, prior, zoos
 from flown_jax.data.image_sets import ImageSet
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn

@@ -43,8 +43,8 @@ def read_images(
     preprocessing = Preprocessing.from_dict(zoo.spec.inputs_dict)
     train = image_sets.load(name, "train", data.dir)
     test = image_sets.load(name, "test", data.dir)
-    divided = split(name, None if foreign else zoo.recipe, train, data)
-    if not len(divided.unseen):
+    parted = divided(name, None if foreign else zoo.recipe, train, data)
+    if not len(parted.unseen):
         raise UserError(
             f"the networks of {name} saw all of its training images: none are left for choices and "
             "support images."
@@ -54,11 +54,11 @@ def read_images(
         return Pictures(_framed(found.images[chosen], margin), found.labels[chosen], preprocessing)
 
     limit = slice(0, test_images or None)
-    parts = part(train, divided.train), part(train, divided.unseen), part(test, limit)
-    return divided.remark, Images(*parts, train.class_names)
+    parts = part(train, parted.train), part(train, parted.unseen), part(test, limit)
+    return parted.remark, Images(*parts, train.class_names)
 
 
-def split(
+def divided(
     name: str, recipe: dict[str, Any] | None, train: image_sets.ImageSet, data: ConfigDict
 ) -> splits.Split:
     """The training images that networks of a zoo saw, and the others.

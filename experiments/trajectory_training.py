@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.train_trajectory.network import SPLIT_SEED, build, chosen, examples
-from experiments.train_trajectory.record import described, smaller, state_rows
-from experiments.train_trajectory.start import start_values
+from experiments.trajectory_network import SPLIT_SEED, build, chosen, examples
+from experiments.trajectory_record import described, smaller, state_rows
+from experiments.trajectory_start import Start, start_values
 from flown_jax.data import image_sets, splits
 from flown_jax.evaluation.vectors import measure
 from flown_jax.training.recipe import Recipe
@@ -62,9 +62,13 @@ class TrajectoryTraining:
 
     def train(self) -> StageResult:
         """The variables of the network at the end of its training."""
-        start = start_values(self.config.network)
-        inputs = {**self.common, "start": start, "recipe": self.config.base}
-        return stage(self.workdir, "base", inputs, _base)
+        inputs = {**self.common, "start": self.start, "recipe": self.config.base}
+        return stage(self.workdir, "base", inputs, base_variables)
+
+    @property
+    def start(self) -> Start:
+        """Where the network begins."""
+        return start_values(self.config.network)
 
     def save_states(self, base: StageResult) -> StageResult:
         """The vectors of the states, and what the training saw of them."""
@@ -141,7 +145,8 @@ def recipe(config: ConfigDict, steps: int) -> Recipe:
     return Recipe(steps=steps, nesterov=False, **values)
 
 
-def _base(context: StageContext) -> dict[str, Any]:
+def base_variables(context: StageContext) -> dict[str, Any]:
+    """A stage: the variables of a network at the end of its training."""
     given = context.inputs
     net = build(given.network, given.inputs, "all")
     learned = examples(given.images, given.train_images, given.augmentation, net.inputs)
@@ -153,6 +158,15 @@ def _base(context: StageContext) -> dict[str, Any]:
 
 
 def _states(context: StageContext) -> dict[str, Any]:
+    return saved_states(context, _variables(context.inputs.base))
+
+
+def saved_states(context: StageContext, base: Any) -> dict[str, Any]:
+    """States of a network's, or its part's, further training.
+
+    Args:
+      base: variables of the network.
+    """
     given = context.inputs
     net = build(given.network, given.inputs, given.part)
     return train_states(
@@ -160,7 +174,7 @@ def _states(context: StageContext) -> dict[str, Any]:
         recipe(given.recipe, given.every * given.count),
         net.module,
         net.spec,
-        _variables(given.base),
+        base,
         examples(given.images, given.train_images, given.augmentation, net.inputs),
         every=given.every,
         seed=given.seed,
