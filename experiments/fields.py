@@ -132,6 +132,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"(.*_)?seed", FROM_0),
     (r"share|tensorboard|mirror|unit_first|use_bias|centred|standardised|sharpened", FLAG),
     (r"nesterov|permute|encode|sizes\.(use_scale_shift_norm|wide|first_time)", FLAG),
+    (r"trajectory\.(epochs|count|every)|(choice|statistics)_images", FROM_0),
     # Recipes.
     (r"ensemble\.recipe\.steps|(base|trained|recipe)\.epochs", FROM_0),
     (r"trained_on\.steps", some(COUNT)),
@@ -165,6 +166,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"lengths|l2|inverse_penalties|temperatures|(learning_)?rates", some(POSITIVE)),
     (r"base_scales", some(POSITIVE, 0)),
     # Readers of networks.
+    (r"targets\.[^.]+\.zoo", ANY_TEXT),
     (r"zoo", TEXT),
     (r"label", known(("test_accuracy", "validation_accuracy"))),
     (r"penalties", some(POSITIVE)),
@@ -177,6 +179,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"condition\.(slot_tasks|draws|pool)", COUNT),
     # Autoencoders, flows, diffusion.
     (r"codec\.encoder", known(ENCODERS)),
+    (r"codec\.chunk", FROM_0),
     *((rf"graph\.{name}", known(names)) for name, names in GRAPH_NAMES.items()),
     (r"graph\.((node|edge|attention)_dim|num_(heads|layers)|(node|edge)_hidden)", COUNT),
     (r"graph\.(frequencies|chunk)", COUNT),
@@ -207,10 +210,8 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"initialisation", known(("kaiming_uniform", "kaiming_normal", "uniform", "normal"))),
     (r"network\.(start|part)", TEXT),
     # Generators of one zoo's networks.
-    (r"targets\.[^.]+\.zoo", ANY_TEXT),
     (r"targets\.[^.]+\.kind", known(("states", "seeds"))),
     (r"align", FLAG),
-    (r"trajectory\.(epochs|count|every)|(choice|statistics)_images", FROM_0),
     (r"components", COUNT),
     (r"averaged", whole(2)),
     (r"strengths", some(POSITIVE)),

@@ -1,9 +1,4 @@
-"""BatchNorm's running statistics of generated networks, estimated anew on training images.
-
-A generated or averaged network has no running statistics of its own, and those of the network
-around a part were measured with other weights. They are estimated on training images, of every
-network alike; on test images they would be a choice by these.
-"""
+"""BatchNorm's running statistics, estimated once more for generated networks."""
 
 from __future__ import annotations
 
@@ -14,10 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
+from flown_jax.models import layout
 from flown_jax.weights.spec import WeightSpec
 
-_VECTORS = 50  # at a time
+_VECTORS = 20  # at a time
 
 
 def reestimated(
@@ -26,53 +23,65 @@ def reestimated(
     images: np.ndarray,
     prepare: Callable[[np.ndarray], np.ndarray],
     *,
-    host: Mapping[str, Any],
+    host: Mapping[str, Any] | None = None,
     images_at_a_time: int = 100,
 ) -> tuple[WeightSpec, np.ndarray] | None:
-    """The spec of running statistics, and those of each network (S, B); None without BatchNorm.
+    """Running statistics (S, B) of each vector, and their spec; None of a network without any.
 
-    The mean over batches of what each layer sees in training mode, where all layers before it
-    normalise by the batch, too; variances are biased, as the running ones of a training here.
+    What PyTorch has after one pass in training mode with momentum=None, a cumulative average: means
+    over batches of the batch's mean and unbiased variance, n / (n - 1), of every BatchNorm of the
+    network, also of those before a part. In every batch, a later BatchNorm sees what earlier ones
+    have normalised by the batch. Batches are of one size, in the images' order; images that do not
+    fill the last one are left out. Random augmentation there is none.
 
     Args:
-      spec: of the vectors, of a registered network. weights: (S, D).
-      images: uint8 (n, H, W, C), of the training split; what is left of the last batch is not used.
-      prepare: images of a batch -> the network's input, float32.
-      host: variables around a part; of whole networks their running statistics are not used.
+      spec: of the vectors, which have parameters alone; of a registered network. weights: (S, D).
+      images: training images, uint8 (n, H, W, C); fewer than a batch are one batch.
+      prepare: images of a block -> the network's input, float32.
+      host: variables around a part; None where the vectors are all.
+      images_at_a_time: of a batch.
+    Returns:
+      The spec is of the collection `batch_stats`, in PyTorch's order.
     """
-    if "batch_stats" not in host:
+    module = spec.module()
+    if not any(path.startswith("batch_stats/") for path in module.state_dict_names().values()):
         return None
-    own = WeightSpec.from_module(spec.module(), host, collections=("batch_stats",))
     size = min(images_at_a_time, len(images))
-    batches = len(images) // size
-    total = np.zeros((len(weights), own.size))
+    shapes = jax.eval_shape(module.init, jax.random.key(0), prepare(images[:1]))
+    statistics = WeightSpec.from_module(module, shapes, collections=("batch_stats",))
+    host = jax.device_put({"params": host["params"]} if host is not None else None)
+    sums = np.zeros((len(weights), statistics.size))
+    group, batches = min(_VECTORS, len(weights)), len(images) // size
     for batch in range(batches):
         inputs = prepare(images[batch * size : (batch + 1) * size])
-        for first in range(0, len(weights), _VECTORS):
-            rows = slice(first, first + _VECTORS)
-            # One shape, one compilation.
-            chosen = np.minimum(np.arange(first, first + _VECTORS), len(weights) - 1)
-            found = np.asarray(_statistics(spec, own, host, weights[chosen], inputs))
-            total[rows] += found[: len(weights) - first]
-    return own, (total / batches).astype(np.float32)
+        for first in range(0, len(weights), group):
+            # One shape, one compilation: the last vectors are filled up with others.
+            chosen = np.minimum(np.arange(first, first + group), len(weights) - 1)
+            part = slice(first, min(first + group, len(weights)))
+            found = _statistics(spec, statistics, host, weights[chosen], inputs)
+            sums[part] += np.asarray(found)[: part.stop - first]
+    return statistics, (sums / batches).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _statistics(
-    spec: WeightSpec, own: WeightSpec, host: Any, weights: jax.Array, images: jax.Array
+    spec: WeightSpec, statistics: WeightSpec, host: Any, weights: jax.Array, images: jax.Array
 ) -> jax.Array:
-    """Of one batch, (S, B)."""
+    """Of one batch, (K, B)."""
     module = spec.module()
 
-    def updated(vector: jax.Array, before: float) -> jax.Array:
-        start = jax.tree.map(lambda leaf: jnp.full_like(leaf, before), host["batch_stats"])
-        variables = {**spec.unflatten(vector, host), "batch_stats": start}
-        _, changed = module.apply(variables, images, train=True, mutable=["batch_stats"])
-        return own.flatten(changed)
-
     def one(vector: jax.Array) -> jax.Array:
-        # What is updated is m old + (1 - m) new, whatever m is.
-        from_zeros, from_ones = updated(vector, 0.0), updated(vector, 1.0)
-        return from_zeros / (1.0 - (from_ones - from_zeros))
+        found: dict[str, jax.Array] = {}
 
-    return jax.vmap(one)(weights)
+        def keep(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+                x = args[0].astype(jnp.float32).reshape(-1, args[0].shape[-1])
+                path = "/".join(("batch_stats", *context.module.path))
+                found[f"{path}/mean"], found[f"{path}/var"] = x.mean(0), x.var(0, ddof=1)
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(keep):
+            module.apply(spec.unflatten(vector, host), images, train=True, mutable=["batch_stats"])
+        return statistics.flatten(layout.nested(found))
+
+    return jax.vmap(one)(weights) if spec.partial else jax.lax.map(one, weights)

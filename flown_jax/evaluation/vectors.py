@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
@@ -104,6 +105,8 @@ def _blocks(
     count, total = len(images), len(weights)
     size = min(_IMAGES if spec.partial else _IMAGES_OF_WHOLE, count)
     group = min(_VECTORS if spec.partial else _WHOLE, total)
+    if buffers_spec is not None and buffers is not None and spec.partial:
+        buffers_spec, buffers, host = _shared(buffers_spec, buffers, host)
     host = jax.device_put(host)
     for start in range(0, count, size):
         # One shape, one compilation: the last images and vectors are filled up with others.
@@ -116,6 +119,23 @@ def _blocks(
             found = np.asarray(_logits(spec, buffers_spec, host, weights[chosen], own, inputs))
             yield rows, part, found[: part.stop - first, : rows.stop - start]
         update(rows.stop)
+
+
+def _shared(
+    spec: WeightSpec, buffers: np.ndarray, host: Mapping[str, Any] | None
+) -> tuple[WeightSpec | None, np.ndarray | None, Mapping[str, Any]]:
+    """Statistics that are the same for all vectors put into the host, the others beside it.
+
+    Before a part they are, and what is computed with them is then computed once.
+    """
+    host = spec.unflatten(jnp.asarray(buffers[0]), host)
+    differ = {n for n, place in spec.slices.items() if np.ptp(buffers[:, place], axis=0).any()}
+    if not differ:
+        return None, None, host
+    columns = np.concatenate(
+        [np.arange(spec.size)[spec.slices[n]] for n in spec.names if n in differ]
+    )
+    return spec.subset(differ.__contains__), buffers[:, columns], host
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
