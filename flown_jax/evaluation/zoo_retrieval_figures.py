@@ -55,7 +55,7 @@ def accuracy_against_diversity(
             axis.plot(diversity, accuracy, color=colour(method), mec="white", mew=0.6, **style)
             points.append((diversity, accuracy, method.replace("_", " "), colour(method)))
         axis.axhline(0, color="black", lw=0.9, ls=":", zorder=0)
-        _stretched(axis, [y for _, y, *_ in points], centre)
+        stretched(axis, [y for _, y, *_ in points], centre)
         far = max([1.0, *(x for x, *_ in points)])
         axis.set_xlim(-0.06 * far, 1.12 * far)
         axis.set_title(title, fontsize=11)
@@ -233,7 +233,7 @@ def _log1p(x: Any) -> np.ndarray:
     return np.log1p(np.maximum(x, -0.999))
 
 
-def _stretched(axis: Any, differences: Sequence[float], centre: float) -> None:
+def stretched(axis: Any, differences: Sequence[float], centre: float) -> None:
     """Points from the originals on an axis that is even near 0 and logarithmic far away."""
     low, high = min([-2.0, *differences]), max([2.0, *differences])
     axis.set_yscale("asinh", linear_width=_NEAR)
