@@ -12,14 +12,15 @@ from flown_jax.errors import UserError
 from flown_jax.evaluation.figures import new_figure, save_figure
 from flown_jax.evaluation.zoo_retrieval_figures import stretched
 
-FAMILIES = ("generator", "control", "originals")
+FAMILIES = ("generator", "reconstruction", "no model", "networks")
 # Of colours that are told apart; what is no model is drawn hollow, the zoo's own black.
 _COLOURS = ("#1a66b3", "#d9822b", "#2e8b57", "#8e44ad", "#b03a48", "#17a2b8", "#b8a000", "#e377c2")
 _HOLLOW = ("#5f6870", "#a0642c", "#4a7c59", "#7a5c99", "#a05a63", "#3f7f8c", "#8a7f2a", "#444444")
 _MARKS = {
     "generator": ("o", "X", "P"),
-    "control": ("s", "^", "v", "D", "p", "h"),
-    "originals": ("o", "D", "s", "*"),
+    "reconstruction": ("P", "X"),
+    "no model": ("s", "^", "v", "D", "p", "h"),
+    "networks": ("o", "D", "s", "*"),
 }
 _ZOO = ("#111111", "#7a7a7a", "#b0b0b0")
 _NEAR = 0.1  # below, an axis over orders of magnitude is even
@@ -41,7 +42,7 @@ def accuracy_against(
     """Accuracy against novelty and against diversity, one point a sample, a panel each.
 
     The large mark of a group is at its medians. Accuracies are spread near the median of the first
-    group of the originals. An axis over orders of magnitude is logarithmic above .1. Dotted: one
+    group of networks. An axis over orders of magnitude is logarithmic above .1. Dotted: one
     tau, and the diversity of the zoo; grey: copies, below half a tau. Samples without a distance
     are left out.
 
@@ -49,8 +50,8 @@ def accuracy_against(
       path: PNG file.
       samples: group -> "accuracy" (shares), "nearest" and "diversity", (S,) each, as
         `audit.Audit.samples` has them.
-      families: group -> "generator" (filled, in colours), "control" (hollow: rows without a model)
-        or "originals" (black and greys: the zoo, held-out and fresh networks).
+      families: group -> "generator" (filled, in colours), "reconstruction" (pluses), "no model"
+        (hollow) or "networks" (black and greys: the zoo's, held-out and fresh ones).
       names: group -> its words in the legend.
     Raises:
       UserError: no groups, or a group without a family.
@@ -99,25 +100,24 @@ def accuracy_against(
 
 
 def _centre(samples: Mapping[str, Mapping[str, np.ndarray]], families: Mapping[str, str]) -> float:
-    zoo = [group for group in samples if families[group] == "originals"] or list(samples)
+    zoo = [group for group in samples if families[group] == "networks"] or list(samples)
     return 100 * float(np.median(np.asarray(samples[zoo[0]]["accuracy"], float)))
 
 
 def _styles(samples: Mapping[str, Any], families: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Group -> colour, mark and filling; the originals are drawn last, above the others."""
-    palettes = {"generator": _COLOURS, "control": _HOLLOW, "originals": _ZOO}
+    """Group -> colour, mark and filling; networks are drawn last, above the others."""
+    palettes = dict(zip(FAMILIES, (_COLOURS, _COLOURS, _HOLLOW, _ZOO), strict=True))
     counts = dict.fromkeys(FAMILIES, 0)
     found = {}
     for group in sorted(samples, key=lambda g: FAMILIES.index(families[g])):
         family = families[group]
         i, colours, marks = counts[family], palettes[family], _MARKS[family]
         counts[family] += 1
-        turn = i if family == "control" else i // len(colours)
-        turn = i if family == "originals" else turn
+        turn = i if family in ("no model", "networks") else i // len(colours)
         found[group] = {
             "color": colours[i % len(colours)],
             "marker": marks[turn % len(marks)],
-            "hollow": family == "control",
+            "hollow": family == "no model",
         }
     return found
 

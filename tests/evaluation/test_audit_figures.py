@@ -37,7 +37,7 @@ def test_every_group_and_sample_is_drawn(monkeypatch, tmp_path):
         "gaussian": group(10, 0.1, 300.0, 2.0),
     }
     samples["gaussian"]["nearest"][0] = np.nan  # a network that is not finite
-    families = {"originals": "originals", "flown": "generator", "gaussian": "control"}
+    families = {"originals": "networks", "flown": "generator", "gaussian": "no model"}
     figure, axes = drawn(monkeypatch, tmp_path, samples, families, names={"flown": "ours"})
     assert [a.get_xscale() for a in axes] == ["symlog", "linear"]
     points = [sum(len(line.get_xdata()) for line in a.lines) for a in axes]
