@@ -226,6 +226,8 @@ def _tiny(config: ConfigDict) -> None:
         group.beside.kl.flow.recipe.update(steps=4, batch=4)
         group.beside.graph.codec.sizes = ConfigDict({"latent_shape": (2, 2, 1), "hidden_dim": 16})
         group.beside.graph.codec.recipe.warmup = 1
+    for name in ("kl", "graph"):
+        del config.seeds.beside[name]
     config.ddpm.update(timesteps=50, steps=5)
     config.pdiff.codec.sizes.decoder_channels = (2, 4, 4, 4)
     config.pdiff.velocity.sizes.channels = (4, 4, 4, 4)
