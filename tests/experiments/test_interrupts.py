@@ -25,6 +25,7 @@ COMMANDS = (
     "retrieval",
     "train_trajectory",
     "train_zoo",
+    "unconditional",
     "zoo_info",
 )
 SENTENCE = ["error: stopped; the same command goes on from here."]
