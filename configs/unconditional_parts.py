@@ -25,7 +25,7 @@ def pdiff() -> ConfigDict:
             "graph": graph_sizes(),
             "sigma_in": 0.001,
             "sigma_lat": 0.5,
-            "recipe": recipe(1500, 32, 1e-3, 2e-6),
+            "recipe": recipe(1000, 16, 1e-3, 2e-6),
         }
     )
     config.velocity = ConfigDict({"kind": "pdiff", "sizes": {"channels": (16, 32, 64, 128)}})
