@@ -25,7 +25,7 @@ def pdiff() -> ConfigDict:
             "graph": graph_sizes(),
             "sigma_in": 0.001,
             "sigma_lat": 0.5,
-            "recipe": recipe(1000, 16, 1e-3, 2e-6),
+            "recipe": recipe(500, 16, 1e-3, 2e-6),
         }
     )
     config.velocity = ConfigDict({"kind": "pdiff", "sizes": {"channels": (16, 32, 64, 128)}})
@@ -53,7 +53,7 @@ _KL: dict[str, Any] = {
             "embed_dim": 4,
             "resolution": 16,
         },
-        "recipe": {"steps": 800, "batch": 16},
+        "recipe": {"steps": 500, "batch": 16},
     },
     "velocity": {
         "kind": "unet",
@@ -73,14 +73,14 @@ _GRAPH: dict[str, Any] = {
     "codec": {
         "encoder": "graph",
         "sizes": {"latent_shape": (8, 8, 4), "hidden_dim": 512},
-        "recipe": {"steps": 500, "batch": 8, "learning_rate": 2e-3, "warmup": 30},
+        "recipe": {"steps": 400, "batch": 8, "learning_rate": 2e-3, "warmup": 30},
     }
 }
 
 
 def of_states() -> ConfigDict:
     """Weights alone, as in the paper; the flow goes to the states themselves."""
-    codec = _codec(recipe(1500, 32, 1e-3, 2e-6, clip=1.0))
+    codec = _codec(recipe(1000, 32, 1e-3, 2e-6, clip=1.0))
     flow = _flow("members")
     return _group(codec, flow, {"kl": _KL, "graph": _GRAPH})
 
@@ -90,12 +90,16 @@ def of_seeds() -> ConfigDict:
     codec = _codec(recipe(3000, 16, 1e-3, 2e-6, clip=1.0))
     codec.update(task_weight=0.2, diversity_weight=0.1)
     codec.sizes.hidden_dim = 512
-    alone: dict[str, Any] = {"codec": {"task_weight": 0.0}, "flow": {"target": "members"}}
+    short = {"steps": 1500}
+    alone: dict[str, Any] = {
+        "codec": {"task_weight": 0.0, "recipe": short},
+        "flow": {"target": "members"},
+    }
     beside: dict[str, Any] = {
         # The paper's objective, by each of its encoders.
         "weights": alone,
-        "kl": {**_KL, "codec": {**_KL["codec"], **alone["codec"]}},
-        "graph": {**_GRAPH, "codec": {**_GRAPH["codec"], **alone["codec"]}},
+        "kl": {**_KL, "codec": {**_KL["codec"], "task_weight": 0.0}},
+        "graph": {**_GRAPH, "codec": {**_GRAPH["codec"], "task_weight": 0.0}},
         # The task loss alone: one network printed many times.
         "task": {
             "codec": {"weights_weight": 0.0, "diversity_weight": 0.0, "recipe": {"steps": 500}}
