@@ -31,7 +31,7 @@ def pdiff() -> ConfigDict:
     config.velocity = ConfigDict({"kind": "pdiff", "sizes": {"channels": (16, 32, 64, 128)}})
     config.ddpm = ConfigDict(
         {"timesteps": 1000, "beta_start": 1e-4, "beta_end": 2e-2, "steps": 0}  # 0: all
-        | {"recipe": recipe(3000, 64, 1e-3, 2e-6, ema_decay=0.999)}
+        | {"recipe": recipe(1000, 32, 1e-3, 2e-6, ema_decay=0.999)}
     )
     return config
 

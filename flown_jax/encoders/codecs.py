@@ -11,6 +11,7 @@ from flax.core import FrozenDict
 from jax import Array
 
 from flown_jax.encoders.autoencoder_kl import AutoencoderKL
+from flown_jax.encoders.chunks import ChunkedAutoencoder
 from flown_jax.encoders.pdiff_autoencoder import PDiffAutoencoder
 from flown_jax.encoders.posterior import Posterior
 from flown_jax.encoders.token_vae import MLPVAE, TokenVAE
@@ -79,6 +80,7 @@ def make_codec(
     encoder: str = "vae",
     graph: Mapping[str, Any] | None = None,
     spec: WeightSpec | None = None,
+    chunk: int = 0,
     **sizes: Any,
 ) -> nn.Module:
     """The codec of targets of a shape.
@@ -92,6 +94,8 @@ def make_codec(
         `autoencoder_kl`, is then the decoder.
       graph: the sizes of the encoder of graphs, see `GraphAutoencoder`.
       spec: what it reads in a target's vector.
+      chunk: weights of a chunk, whose autoencoder all chunks share (paper, A.2.1); 0 for vectors
+        that are taken whole.
       sizes: the fields of the autoencoder but its input length.
     Raises:
       UserError: an unknown form, or one that does not take targets of this shape; of graphs, an
@@ -107,6 +111,11 @@ def make_codec(
             f"codec.form {form!r} {_NOT_OF_GRAPHS[form]}: with codec.encoder 'graph' it must be "
             "'mlp' or 'autoencoder_kl'."
         )
+    if chunk and (encoder == "graph" or form == "token"):
+        raise UserError(
+            f"codec.chunk is {chunk}; chunks are of vectors, which neither codec.encoder 'graph' "
+            "nor codec.form 'token' take: it must be 0 there."
+        )
     if form == "token":
         if not rows:
             raise UserError(
@@ -114,7 +123,10 @@ def make_codec(
                 "it must be 'mlp' or 'autoencoder_kl'."
             )
         return HeadCodec(TokenVAE(row_dim=shape[-1], **sizes), shape[0], by_class=True)
-    vectors: nn.Module = _OF_VECTORS[form](in_dim=math.prod(shape), **sizes)
+    size = math.prod(shape)
+    vectors: nn.Module = _OF_VECTORS[form](in_dim=chunk or size, **sizes)
+    if chunk:
+        vectors = ChunkedAutoencoder(vectors, size, chunk)
     if encoder == "graph":
         vectors = _of_graphs(vectors, graph or {}, spec)
     return HeadCodec(vectors, shape[0], by_class=False) if rows else vectors

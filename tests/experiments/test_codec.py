@@ -33,7 +33,7 @@ def test_of_its_own_encoder_nothing_new_counts():
 
 def test_of_an_encoder_of_graphs_everything_counts():
     codec = graphs(retrieval).codec
-    assert counted(codec) is codec
+    assert counted(codec) == codec
     found = described(codec)
     assert found["encoder"] == "graph" and found["graph"] == codec.graph.to_dict()
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "compare",
     "fewshot",
     "import_zoo",
+    "novelty",
     "predict_accuracy",
     "prepare_data",
     "reconstruct",

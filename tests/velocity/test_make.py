@@ -11,7 +11,9 @@ from flown_jax.velocity.make import KINDS, make_velocity
 from tests.few_shot.small import VELOCITIES
 
 SIZES = {**dict(VELOCITIES.values()), "mlp": {"hidden_dims": (8,), "embedding_dim": 4}}
+SIZES |= {"pdiff": {"channels": (3, 4), "timesteps": 10}}
 LATENTS = {"token_transformer": [(3, 4)], "unet": [(4, 4, 2)], "mlp": [(5,), (3, 4), (4, 4, 2)]}
+LATENTS |= {"pdiff": [(6,), (3, 4)]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -19,6 +21,7 @@ def test_a_kind_makes_a_velocity_of_the_latents_shape(kind):
     for shape in LATENTS[kind]:
         module = make_velocity(kind, shape, **SIZES[kind])
         x, condition = jnp.zeros((2, *shape)), {"features": jnp.zeros((2, 3, 4))}
+        condition = None if kind == "pdiff" else condition
         out, _ = jax.eval_shape(
             module.init_with_output, jax.random.key(0), x, jnp.zeros(()), condition
         )
