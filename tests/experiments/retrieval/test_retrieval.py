@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from configs.retrieval import get_config
+from experiments import own_zoos
 from experiments.designs import changed
 from experiments.retrieval import zoos
 from experiments.retrieval.check import check
@@ -320,7 +321,7 @@ def test_of_two_runs_that_train_one_zoo_the_second_waits(tmp_path, monkeypatch):
     training = types.SimpleNamespace(
         train=lambda: None, evaluate=lambda trained: None, write=lambda *_: tmp_path
     )
-    monkeypatch.setattr(zoos, "ZooTraining", lambda config, work: training)
+    monkeypatch.setattr(own_zoos, "ZooTraining", lambda config, work: training)
     stages = types.SimpleNamespace(shared=tmp_path, count=lambda result: result)
     zoos._trained(stages, get_config("tiny"), "latin")
     (folder,) = tmp_path.glob("zoo-latin-*")
