@@ -14,26 +14,27 @@ from flown_jax.weights.spec import WeightSpec
 
 
 def counted(codec: ConfigDict) -> ConfigDict:
-    """A config's codec as the input of a stage, without what does not count.
+    """A config's codec as the input of a stage.
 
     The encoder `vae` has no fields of graphs, and whole vectors have no chunks.
     """
-    without = {"encoder", "graph"} if codec.encoder == "vae" else set()
-    if not codec.get("chunk", 0):
-        without.add("chunk")
-    return ConfigDict({k: v for k, v in codec.items() if k not in without})
+    unused = set() if codec.encoder != "vae" else {"encoder", "graph"}
+    if not codec.get("chunk"):
+        unused.add("chunk")
+    if not unused & set(codec):
+        return codec
+    return ConfigDict({k: v for k, v in codec.items() if k not in unused})
 
 
 def described(codec: ConfigDict) -> dict[str, Any]:
     """What `build.codec_of` takes, JSON values, of a config's codec or what counts of it."""
-    chunk = codec.get("chunk", 0)
-    return {
+    found = {
         "form": codec.form,
         "sizes": codec.sizes.to_dict(),
         "encoder": codec.get("encoder", "vae"),
         "graph": codec.graph.to_dict() if "encoder" in codec and codec.encoder != "vae" else None,
-        **({"chunk": chunk} if chunk else {}),
     }
+    return {**found, "chunk": codec.chunk} if codec.get("chunk") else found
 
 
 def checked_latent(codec: ConfigDict, shape: tuple[int, ...], spec: WeightSpec) -> tuple[int, ...]:
@@ -47,8 +48,7 @@ def checked_latent(codec: ConfigDict, shape: tuple[int, ...], spec: WeightSpec) 
     sizes, x = tuples(codec.sizes.to_dict()), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
     def latent(**more: Any) -> tuple[int, ...]:
-        chunk = codec.get("chunk", 0)
-        module = make_codec(codec.form, shape, chunk=chunk, **more, **sizes)
+        module = make_codec(codec.form, shape, chunk=codec.get("chunk", 0), **more, **sizes)
 
         def mode(x: jax.Array) -> jax.Array:
             return module.init_with_output(jax.random.key(0), x, method="encode")[0].mode()

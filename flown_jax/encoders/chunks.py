@@ -1,8 +1,8 @@
-"""Layer-wise vectorisation (paper A.2.1): pieces of a weight vector share one autoencoder.
+"""Weight autoencoders of chunks: layer-wise vectorisation (paper, A.2.1).
 
-A vector is filled with zeros to a multiple of the chunk's length; every chunk is encoded and
-decoded by itself, and the decoded chunks are put together. What the autoencoder weighs then grows
-with a chunk's length and not with the network's.
+A vector is padded with zeros at its end to k chunks of one length. Every chunk is a sample of one
+autoencoder; the k latents, channel behind channel, are the network's. That a flow models the k
+latents of a network together, and not each by itself, is our reading: the paper does not say.
 """
 
 from __future__ import annotations
@@ -17,91 +17,86 @@ from jax import Array
 from flown_jax.encoders.posterior import Posterior
 from flown_jax.errors import UserError
 
-_AT_ONCE = 16  # chunks in memory
+_WEIGHTS, _LEAST = 2**18, 8  # of the chunks that are computed at once
 
 
 class ChunkedAutoencoder(nn.Module):
-    """`encode(w) -> Posterior` and `decode(z) -> w` by chunks; w (B, D).
+    """`encode(w) -> Posterior` and `decode(z) -> w`; w (B, D), z (B, ..., k * e).
 
-    The latents of the k chunks of a vector stand side by side along the last axis: maps (r, r, e)
-    become (r, r, k e), sequences (L, C) become (L, k C).
+    Chunks are computed some at a time, and once more for gradients, so that memory hardly grows
+    with D. The parameters are those of one chunk's autoencoder.
 
     Attributes:
-      autoencoder: of vectors of a chunk's length, with `encode`, `decode` and `latent_shape`.
-      weight_dim: D.
-      chunk: length of a chunk.
+      autoencoder: of vectors (B, chunk), with latents (B, ..., e).
+      in_dim: D, length of the whole vector.
+      chunk: l, length of a chunk; k = ceil(D / l).
+      at_once: chunks at a time, of all B vectors; None takes about 260,000 weights.
     """
 
     autoencoder: nn.Module
-    weight_dim: int
+    in_dim: int
     chunk: int
-
-    @property
-    def chunks(self) -> int:
-        """k, of a vector."""
-        return -(-self.weight_dim // self.chunk)
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Of one vector's latent."""
-        *places, width = self.autoencoder.latent_shape
-        return *places, self.chunks * width
+    at_once: int | None = None
 
     def encode(self, w: Array) -> Posterior:
-        """The posteriors of all chunks of vectors w (B, D), as one.
+        """Posterior over latents (B, ..., k * e).
 
         Raises:
           UserError: vectors of another length.
         """
-        if w.ndim != 2 or w.shape[1] != self.weight_dim:
+        if w.ndim != 2 or w.shape[1] != self.in_dim:
             raise UserError(
-                f"This autoencoder takes weight vectors (B, {self.weight_dim}), got {w.shape}."
+                f"This autoencoder takes weight vectors (B, {self.in_dim}), got {w.shape}."
             )
-        rows = jnp.pad(w, ((0, 0), (0, self.chunks * self.chunk - self.weight_dim)))
-        found = self._by_chunks(self.autoencoder.encode, rows.reshape(-1, self.chunk))
-        return jax.tree.map(self._together, found)
+        padded = jnp.pad(w, ((0, 0), (0, self.count * self.chunk - self.in_dim)))
+        posterior = self._some_at_a_time("encode", padded.reshape(-1, self.chunk))
+        return jax.tree.map(self._joined, posterior)
 
     def decode(self, z: Array) -> Array:
-        """The vectors (B, D) of latents z (B, *latent_shape).
+        """The vectors (B, D) of latents z (B, ..., k * e).
 
         Raises:
-          UserError: latents of another shape.
+          UserError: latents that are not those of k chunks.
         """
-        if z.shape[1:] != self.latent_shape:
+        if z.ndim < 2 or z.shape[-1] % self.count:
             raise UserError(
-                f"This autoencoder decodes latents (B, {', '.join(map(str, self.latent_shape))}), "
+                f"This autoencoder decodes latents of {self.count} chunks along their last axis, "
                 f"got {z.shape}."
             )
-        *places, width = self.autoencoder.latent_shape
-        apart = jnp.moveaxis(z.reshape(len(z), *places, self.chunks, width), -2, 1)
-        rows = self._by_chunks(self.autoencoder.decode, apart.reshape(-1, *places, width))
-        return rows.reshape(len(z), -1)[:, : self.weight_dim]
+        parts = jnp.moveaxis(z.reshape(*z.shape[:-1], self.count, -1), -2, 1)
+        w = self._some_at_a_time("decode", parts.reshape(-1, *parts.shape[2:]))
+        return w.reshape(len(z), -1)[:, : self.in_dim]
 
     def __call__(self, w: Array) -> Array:
-        """Vectors decoded from the posteriors' means; touches every parameter."""
+        """Vectors decoded from the posterior's mean; touches every parameter."""
         return self.decode(self.encode(w).mode())
 
-    def _by_chunks(self, function: Any, rows: Array) -> Any:
-        """The function of some chunks (N, ...) at a time, nothing of others kept in memory."""
-        count = len(rows)
-        if self.is_initializing() or count <= _AT_ONCE:
-            return function(rows)
-        groups = -(-count // _AT_ONCE)
-        filled = jnp.pad(rows, ((0, groups * _AT_ONCE - count), *((0, 0),) * (rows.ndim - 1)))
+    @property
+    def count(self) -> int:
+        """k."""
+        return -(-self.in_dim // self.chunk)
 
-        def some(module: Any, carry: None, part: Array) -> tuple[None, Any]:
-            return carry, function(part)
+    def _joined(self, latents: Array) -> Array:
+        parts = latents.reshape(-1, self.count, *latents.shape[1:])
+        parts = jnp.moveaxis(parts, 1, -2)
+        return parts.reshape(*parts.shape[:-2], -1)
 
-        scan = nn.scan(
-            nn.remat(some, prevent_cse=False),
-            variable_broadcast=True,
-            split_rngs={"params": False},
+    def _some_at_a_time(self, method: str, x: Array) -> Any:
+        """What a method of the autoencoder makes of rows x (N, ...)."""
+        if self.is_initializing():  # parameters cannot be made inside of a loop
+            getattr(self.autoencoder, method)(x[:1])
+        most = self.at_once or max(_LEAST, _WEIGHTS // self.chunk)
+        groups = -(-len(x) // most)
+        if groups <= 1:
+            return getattr(self.autoencoder, method)(x)
+        size = -(-len(x) // groups)
+        padded = jnp.pad(x, ((0, groups * size - len(x)), *(((0, 0),) * (x.ndim - 1))))
+        module, variables = self.autoencoder.unbind()
+        found = jax.lax.map(
+            jax.checkpoint(
+                lambda part: module.apply(variables, part, method=method),
+                prevent_cse=False,  # a loop needs no barriers
+            ),
+            padded.reshape(groups, size, *x.shape[1:]),
         )
-        _, found = scan(self, None, filled.reshape(groups, _AT_ONCE, *rows.shape[1:]))
-        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], found)
-
-    def _together(self, leaf: Array) -> Array:
-        """(B k, *places, width) to (B, *places, k width)."""
-        *places, width = leaf.shape[1:]
-        apart = leaf.reshape(-1, self.chunks, *places, width)
-        return jnp.moveaxis(apart, 1, -2).reshape(len(apart), *places, self.chunks * width)
+        return jax.tree.map(lambda y: y.reshape(-1, *y.shape[2:])[: len(x)], found)

@@ -77,10 +77,10 @@ def make_codec(
     form: str,
     shape: tuple[int, ...],
     *,
+    chunk: int = 0,
     encoder: str = "vae",
     graph: Mapping[str, Any] | None = None,
     spec: WeightSpec | None = None,
-    chunk: int = 0,
     **sizes: Any,
 ) -> nn.Module:
     """The codec of targets of a shape.
@@ -90,31 +90,33 @@ def make_codec(
         latent map, no convolutions), `pdiff` (p-diff's, latents (L, C)) or `token` (one code a
         row, for rows alone).
       shape: of one target: (D,), a vector, or (n, F + 1), a head of n rows.
+      chunk: length of the chunks that share one autoencoder, see `ChunkedAutoencoder`; 0 codes
+        whole vectors.
       encoder: `vae`, the form's own, or `graph`, which reads targets as graphs; the form, `mlp` or
         `autoencoder_kl`, is then the decoder.
       graph: the sizes of the encoder of graphs, see `GraphAutoencoder`.
       spec: what it reads in a target's vector.
-      chunk: weights of a chunk, whose autoencoder all chunks share (paper, A.2.1); 0 for vectors
-        that are taken whole.
       sizes: the fields of the autoencoder but its input length.
     Raises:
-      UserError: an unknown form, or one that does not take targets of this shape; of graphs, an
-        unknown backbone or form, no spec, or the spec of a part of a network.
+      UserError: an unknown form, or one that does not take targets of this shape, or chunks; of
+        graphs, an unknown backbone or form, no spec, or the spec of a part of a network.
     """
     if form not in FORMS:
         raise UserError(f"codec.form is {form!r}; it must be one of {', '.join(FORMS)}.")
     if encoder not in ENCODERS:
         raise UserError(f"codec.encoder is {encoder!r}; it must be one of {', '.join(ENCODERS)}.")
+    if chunk < 0:
+        raise UserError(f"codec.chunk is {chunk}; it must be a whole number from 0.")
+    if chunk and (form == "token" or encoder == "graph"):
+        what, codes = ("form 'token'", "rows") if form == "token" else ("encoder 'graph'", "graphs")
+        raise UserError(
+            f"codec.{what} codes {codes}, not chunks: codec.chunk must be 0, not {chunk}."
+        )
     rows = len(shape) == 2
     if encoder == "graph" and form in _NOT_OF_GRAPHS:
         raise UserError(
             f"codec.form {form!r} {_NOT_OF_GRAPHS[form]}: with codec.encoder 'graph' it must be "
             "'mlp' or 'autoencoder_kl'."
-        )
-    if chunk and (encoder == "graph" or form == "token"):
-        raise UserError(
-            f"codec.chunk is {chunk}; chunks are of vectors, which neither codec.encoder 'graph' "
-            "nor codec.form 'token' take: it must be 0 there."
         )
     if form == "token":
         if not rows:
@@ -126,7 +128,7 @@ def make_codec(
     size = math.prod(shape)
     vectors: nn.Module = _OF_VECTORS[form](in_dim=chunk or size, **sizes)
     if chunk:
-        vectors = ChunkedAutoencoder(vectors, size, chunk)
+        vectors = ChunkedAutoencoder(vectors, in_dim=size, chunk=chunk)
     if encoder == "graph":
         vectors = _of_graphs(vectors, graph or {}, spec)
     return HeadCodec(vectors, shape[0], by_class=False) if rows else vectors

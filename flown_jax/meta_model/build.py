@@ -170,15 +170,14 @@ def codec_of(codec: Mapping[str, Any], target: Any) -> nn.Module:
     """The weight autoencoder of a description, for a target.
 
     Args:
-      codec: {form, sizes, encoder, graph, chunk}; one without the last three has the encoder
-        `vae` and takes vectors whole.
+      codec: {form, sizes, encoder, graph, chunk}; one without the last three has the encoder `vae`
+        of whole vectors.
     Raises:
       UserError: as `make_codec`, or a target that is no graph.
     """
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"chunk": codec.get("chunk", 0)}
     if codec.get("encoder", "vae") != "vae":
-        more = {"encoder": codec["encoder"], "graph": codec["graph"], "spec": target.spec}
-    more["chunk"] = codec.get("chunk", 0)
+        more |= {"encoder": codec["encoder"], "graph": codec["graph"], "spec": target.spec}
     return make_codec(codec["form"], target.shape, **more, **tuples(codec["sizes"]))
 
 

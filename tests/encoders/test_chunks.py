@@ -1,7 +1,8 @@
-"""Chunks of weight vectors: the same as each by itself, as good as whole vectors, small memory."""
+"""Autoencoders of chunks: what they are made of, what they keep, what they need."""
 
 from __future__ import annotations
 
+import pathlib
 import subprocess
 import sys
 
@@ -10,105 +11,167 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from flown_jax.encoders.chunks import ChunkedAutoencoder
 from flown_jax.encoders.codecs import make_codec
-from flown_jax.encoders.token_vae import MLPVAE
+from flown_jax.encoders.posterior import Point, Posterior
 from flown_jax.errors import UserError
-from tests.encoders.test_codecs import SIZES
-from tests.parity.fixtures import ROOT
+from tests.layers.helpers import quick_jit
 
-RNG = np.random.default_rng(0)
-
-
-@pytest.mark.parametrize("form", ["mlp", "autoencoder_kl"])
-def test_every_chunk_is_coded_by_itself(form):
-    codec = make_codec(form, (50,), chunk=20, **SIZES[form])
-    alone = make_codec(form, (20,), **SIZES[form])
-    w = jnp.asarray(RNG.normal(size=(2, 50)), jnp.float32)
-    variables = jax.jit(codec.init)(jax.random.key(0), w)
-    inner = {"params": variables["params"]["autoencoder"]}
-    z = codec.apply(variables, w, method="encode")
-    decoded = codec.apply(variables, z.mode(), method="decode")
-    assert z.mean.shape == z.logvar.shape == (2, 4, 4, 3 * 2) and decoded.shape == w.shape
-    filled = jnp.pad(w, ((0, 0), (0, 10)))
-    for i in range(3):
-        part = alone.apply(inner, filled[:, 20 * i : 20 * i + 20], method="encode")
-        np.testing.assert_allclose(z.mean[..., 2 * i : 2 * i + 2], part.mean, atol=1e-5)
-        again = alone.apply(inner, part.mode(), method="decode")
-        own = decoded[:, 20 * i : 20 * i + 20]
-        np.testing.assert_allclose(own, again[:, : own.shape[1]], atol=1e-5)
-
-
-def test_some_chunks_at_a_time_are_the_same():
-    codec = make_codec("mlp", (200,), chunk=10, **SIZES["mlp"])  # 20 of each vector
-    w = jnp.asarray(RNG.normal(size=(3, 200)), jnp.float32)
-    variables = codec.init(jax.random.key(0), w[:1])
-    found = codec.apply(variables, w)
-    alone = make_codec("mlp", (10,), **SIZES["mlp"])
-    inner = {"params": variables["params"]["autoencoder"]}
-    np.testing.assert_allclose(
-        found, alone.apply(inner, w.reshape(60, 10)).reshape(3, 200), atol=1e-5
-    )
-    assert np.isfinite(
-        jax.grad(lambda v: codec.apply(v, w).sum())(variables)["params"]["autoencoder"]["encoder"][
-            "layers_0"
-        ]["kernel"]
-    ).all()
+SIZES = {
+    "mlp": {"latent_shape": (2, 2, 3), "hidden_dim": 8},
+    "autoencoder_kl": {
+        "resolution": 4,
+        "ch": 2,
+        "ch_mult": (1,),
+        "num_res_blocks": 1,
+        "z_channels": 1,
+        "embed_dim": 1,
+    },
+    "pdiff": {
+        "kernel": 3,
+        "fold": 3,
+        "encoder_channels": (2, 2),
+        "decoder_channels": (2, 4),
+    },
+}
+# Of one chunk: latents' shape.
+LATENTS = {"mlp": (2, 2, 3), "autoencoder_kl": (4, 4, 1), "pdiff": (3, 2)}
+W = jax.random.normal(jax.random.key(1), (3, 50))  # in chunks of 20: two and a half
 
 
-def test_chunks_and_whole_vectors_keep_the_same_weights():
-    phase = np.linspace(0, 3, 40)[:, None]
-    w = np.concatenate([np.sin(phase + np.arange(60) / 9), phase * RNG.normal(size=60)], axis=1)
-    w = jnp.asarray((w - w.mean(0)) / w.std(), jnp.float32)
-    for chunk in (0, 50):
-        sizes = {"latent_shape": (2, 2, 2), "hidden_dim": 64}
-        codec = make_codec("mlp", (120,), chunk=chunk, **sizes)
-        variables = codec.init(jax.random.key(0), w[:1])
-        optimizer = optax.adam(3e-3)
-
-        def loss(variables, codec=codec):
-            return jnp.mean((codec.apply(variables, w) - w) ** 2)
-
-        @jax.jit
-        def step(state, _, loss=loss, optimizer=optimizer):
-            variables, opt = state
-            value, grads = jax.value_and_grad(loss)(variables)
-            updates, opt = optimizer.update(grads, opt)
-            return (optax.apply_updates(variables, updates), opt), value
-
-        state, _ = jax.lax.scan(step, (variables, optimizer.init(variables)), None, 300)
-        assert 1 - float(loss(state[0])) / float(jnp.mean(w**2)) >= 0.95
+def whole_and_chunked(form, **more):
+    codec = make_codec(form, (50,), chunk=20, **SIZES[form]).clone(**more)
+    return make_codec(form, (20,), **SIZES[form]), codec
 
 
-LARGE = """
-import resource, jax, jax.numpy as jnp
+@pytest.mark.parametrize("form", SIZES)
+def test_chunks_are_coded_each_by_itself(form):
+    one, codec = whole_and_chunked(form, at_once=2)  # five groups, one of which is half padding
+    variables = quick_jit(codec.init)(jax.random.key(0), W)
+    own = {"params": variables["params"]["autoencoder"]}
+
+    @quick_jit
+    def run(w):
+        posterior = codec.apply(variables, w, method="encode")
+        chunks = jnp.pad(w, ((0, 0), (0, 10))).reshape(9, 20)
+        parts = one.apply(own, chunks, method="encode")
+        again = codec.apply(variables, posterior.mode(), method="decode")
+        return posterior, again, parts, one.apply(own, parts.mode(), method="decode")
+
+    posterior, decoded, parts, expected = run(W)
+    *map_, channels = LATENTS[form]
+    assert posterior.mean.shape == (3, *map_, 3 * channels)
+    assert type(posterior) is (Point if form == "pdiff" else Posterior)
+    for found, part in ((posterior.mean, parts.mean), (posterior.logvar, parts.logvar)):
+        rows = np.asarray(part).reshape(3, 3, *map_, channels)
+        np.testing.assert_allclose(found, np.concatenate(rows.swapaxes(0, 1), -1), atol=1e-5)
+    assert decoded.shape == W.shape
+    np.testing.assert_allclose(decoded, expected.reshape(3, 60)[:, :50], atol=1e-5)
+
+
+def test_gradients_do_not_depend_on_how_many_chunks_are_at_once():
+    _, codec = whole_and_chunked("mlp")
+    variables = codec.init(jax.random.key(0), W)
+
+    def loss(variables, at_once):
+        return jnp.square(codec.clone(at_once=at_once).apply(variables, W) - W).mean()
+
+    slopes = [quick_jit(jax.grad(loss), static_argnums=1)(variables, n) for n in (2, None)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), *slopes)
+
+
+def test_a_chunk_longer_than_the_vector_is_one_padded_vector():
+    codec = make_codec("mlp", (50,), chunk=64, **SIZES["mlp"])
+    variables = codec.init(jax.random.key(0), W)
+    assert codec.count == 1 and codec.apply(variables, W).shape == W.shape
+
+
+def test_padding_is_cut_where_chunks_are_kept_as_they_are():
+    for chunk in (7, 10, 50, 64):
+        codec = ChunkedAutoencoder(_Kept(), in_dim=50, chunk=chunk, at_once=2)
+        z = codec.apply({}, W, method="encode").mode()
+        assert z.shape == (3, 2, codec.count * chunk)
+        np.testing.assert_array_equal(codec.apply({}, z, method="decode"), W)
+
+
+def test_chunked_and_whole_vectors_are_both_reconstructed():
+    rng = np.random.default_rng(0)
+    time = np.linspace(0, 1, 48)[:, None]
+    course = np.concatenate([time, np.sin(4 * time)], 1)  # a trajectory's states
+    w = jnp.asarray(course @ rng.normal(size=(2, 60)), jnp.float32)
+    w = (w - w.mean(0)) / w.std(0)
+    for chunk in (0, 20):
+        codec = make_codec("mlp", (60,), chunk=chunk, latent_shape=(1, 1, 6), hidden_dim=48)
+        assert _kept(codec, w) > 0.95, chunk
+
+
+def test_what_has_no_chunks_is_one_sentence():
+    token = {"code_dim": 3, "hidden_dim": 8}
+    with pytest.raises(UserError, match="^codec.form 'token' codes rows, .* must be 0, not 20.$"):
+        make_codec("token", (5, 10), chunk=20, **token)
+    with pytest.raises(UserError, match="^codec.encoder 'graph' codes graphs, .* be 0, not 20.$"):
+        make_codec("mlp", (50,), chunk=20, encoder="graph", **SIZES["mlp"])
+    with pytest.raises(UserError, match="codec.chunk is -1; it must be a whole number from 0"):
+        make_codec("mlp", (50,), chunk=-1, **SIZES["mlp"])
+    _, codec = whole_and_chunked("mlp")
+    with pytest.raises(UserError, match=r"weight vectors \(B, 50\), got \(3, 49\)"):
+        codec.init(jax.random.key(0), W[:, 1:])
+    variables = codec.init(jax.random.key(0), W)
+    with pytest.raises(UserError, match=r"latents of 3 chunks .* got \(3, 2, 2, 10\)"):
+        codec.apply(variables, jnp.zeros((3, 2, 2, 10)), method="decode")
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_ten_million_weights_need_little_memory():
+    # The peak of the program itself: what getrusage tells begins with that of the process before.
+    code = """
+import pathlib, jax, jax.numpy as jnp
 from flown_jax.encoders.codecs import make_codec
 size = 10_000_000
-codec = make_codec("mlp", (size,), chunk=16384, latent_shape=(4, 4, 4), hidden_dim=256)
+codec = make_codec("mlp", (size,), chunk=4096, latent_shape=(1, 1, 2), hidden_dim=64)
 w = jnp.sin(jnp.arange(size, dtype=jnp.float32))[None]
-variables = jax.jit(codec.init)(jax.random.key(0), jnp.zeros((1, size)))
-decode = jax.jit(codec.apply)
-assert decode(variables, w).shape == (1, size)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+variables = jax.jit(codec.init)(jax.random.key(0), w)
+run = jax.jit(lambda v, w, method: codec.apply(v, w, method=method), static_argnums=2)
+z = run(variables, w, "encode").mode()
+assert z.shape == (1, 1, 1, 2 * 2442)
+assert run(variables, z, "decode").shape == w.shape
+slopes = jax.jit(jax.grad(lambda v: jnp.square(codec.apply(v, w) - w).mean()))(variables)
+assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(slopes))
+status = pathlib.Path("/proc/self/status").read_text()
+print(status.split("VmHWM:")[1].split()[0])
 """
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(found.stdout) < 2 * 2**20  # KiB; a whole vector's parameters alone are 4.8 GiB
 
 
-def test_ten_million_weights_take_less_than_four_gibibytes():
-    found = subprocess.run(
-        [sys.executable, "-c", LARGE], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert 0.1 < float(found.stdout) < 4
+class _Kept(nn.Module):
+    """Every weight twice, in a sequence of two: nothing is lost."""
+
+    def encode(self, w):
+        return Point.at(jnp.stack([w, -w], 1))
+
+    def decode(self, z):
+        return z[:, 0]
 
 
-def test_what_chunks_do_not_take_is_refused():
-    codec = ChunkedAutoencoder(MLPVAE(in_dim=4, latent_shape=(1, 1, 1), hidden_dim=2), 6, 4)
-    variables = codec.init(jax.random.key(0), jnp.zeros((1, 6)))
-    with pytest.raises(UserError, match=r"weight vectors \(B, 6\), got \(1, 5\)"):
-        codec.apply(variables, jnp.zeros((1, 5)), method="encode")
-    with pytest.raises(UserError, match=r"latents \(B, 1, 1, 2\), got \(1, 1, 1, 1\)"):
-        codec.apply(variables, jnp.zeros((1, 1, 1, 1)), method="decode")
-    with pytest.raises(UserError, match="codec.chunk is 4; chunks are of vectors"):
-        make_codec("token", (5, 7), chunk=4, **SIZES["token"])
-    with pytest.raises(UserError, match="codec.chunk is 4; chunks are of vectors"):
-        make_codec("mlp", (35,), chunk=4, encoder="graph", **SIZES["mlp"])
+def _kept(codec, w):
+    """R2 after some steps of Adam."""
+    variables, optimizer = codec.init(jax.random.key(0), w), optax.adam(5e-3)
+
+    def loss(variables):
+        return jnp.square(codec.apply(variables, w) - w).mean() / w.var()
+
+    def step(carry, _):
+        variables, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(variables), state)
+        return (optax.apply_updates(variables, updates), state), None
+
+    @quick_jit
+    def train(variables):
+        start = (variables, optimizer.init(variables))
+        (variables, _), _ = jax.lax.scan(step, start, None, 300)
+        return 1 - loss(variables)
+
+    return float(train(variables))

@@ -31,6 +31,26 @@ def test_of_its_own_encoder_nothing_new_counts():
     assert described(codec) == described(counted(codec)) == own
 
 
+def test_whole_vectors_leave_no_chunk():
+    plain = retrieval.get_config().codec
+    for more in ({}, {"encoder": "graph"}):
+        old = ConfigDict({**plain, **more})
+        new = ConfigDict({**old, "chunk": 0})
+        assert counted(new) == counted(old) and described(new) == described(old)
+    chunked = ConfigDict({**plain, "chunk": 100})
+    assert counted(chunked).chunk == described(chunked)["chunk"] == 100
+    assert described(chunked) == described(counted(chunked))
+
+
+def test_chunks_are_tried_with_the_target():
+    codec = ConfigDict({**retrieval.get_config().codec, "chunk": 100})
+    r, _, e = codec.sizes.latent_shape
+    assert checked_latent(codec, (325,), head_spec(5, 64)) == (r, r, 4 * e)
+    codec.encoder = "graph"
+    with pytest.raises(UserError, match="codec.chunk must be 0, not 100"):
+        checked_latent(codec, (325,), head_spec(5, 64))
+
+
 def test_of_an_encoder_of_graphs_everything_counts():
     codec = graphs(retrieval).codec
     assert counted(codec) == codec

@@ -65,6 +65,8 @@ def test_a_codec_without_a_named_encoder_has_its_own():
     plain = {"form": "mlp", "sizes": {"latent_shape": [4, 4, 2], "hidden_dim": 8}}
     named = {**plain, "encoder": "vae", "graph": None}
     assert codec_of(plain, target) == codec_of(named, target)
+    assert codec_of({**plain, "chunk": 0}, target) == codec_of(plain, target)
+    assert codec_of({**plain, "chunk": 9}, target).autoencoder.chunk == 9
     about = {**small.description("mlp"), "codec": named}
     assert build(about, small.arrays(about)).description == about
 
