@@ -11,6 +11,7 @@ import pytest
 
 from flown_jax.layers import Conv, ConvTranspose1d, conv2d
 from flown_jax.layers.conv import FORMS
+from flown_jax.layers.conv1d import Conv1d
 from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
 # (height, width, in, out, kernel): square and not, odd kernels, tiny maps
@@ -114,6 +115,24 @@ def test_refusals_name_the_reason():
         conv2d(x, kernel, stride=2, form="canonical")
     with pytest.raises(ValueError, match="needs x"):
         conv2d(x[..., :1], kernel)
+
+
+@pytest.mark.parametrize("kernel, stride, padding", [(3, 1, 1), (5, 5, 0), (3, 1, 3), (4, 2, 1)])
+def test_convolution_of_sequences_agrees_with_plain_convolution(kernel, stride, padding):
+    layer = Conv1d(4, kernel, stride=stride, padding=padding)
+    x = jax.random.normal(jax.random.key(0), (2, 17, 3))
+    variables = random_variables(layer, x)
+
+    @quick_jit
+    def both(x):
+        params, dimensions = variables["params"], ("NLC", "LIO", "NLC")
+        y = jax.lax.conv_general_dilated(
+            x, params["kernel"], (stride,), [(padding, padding)], dimension_numbers=dimensions
+        )
+        return layer.apply(variables, x), y + params["bias"]
+
+    found, expected = both(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_transposed_convolution_writes_one_block_a_position():

@@ -1,4 +1,4 @@
-"""p-diff's autoencoder and denoiser against its PyTorch code of February 2024."""
+"""p-diff's autoencoder and denoiser against PyTorch: its code of February 2024, and ours."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ AUTOENCODER, DENOISER = 5e-5, 2e-5  # tolerances
 
 
 @pytest.fixture(scope="module", params=["pdiff_ae", "pdiff_ae_small"])
-def case(request):
-    fixture = load(request.param, "published")
+def case(request, source):
+    fixture = load(request.param, source)
     variables = convert("pdiff_autoencoder", fixture.params, fixture.config)
     return fixture, pdiff_autoencoder.module_from_config(fixture.config), variables
 
 
 @pytest.fixture(scope="module")
-def unet():
-    fixture = load("pdiff_unet", "published")
+def unet(source):
+    fixture = load("pdiff_unet", source)
     return fixture, convert("pdiff_denoiser", fixture.params, fixture.config)
 
 

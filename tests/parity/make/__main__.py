@@ -24,6 +24,7 @@ from tests.parity.make import (
     flow,
     graph_encoders,
     optimizers,
+    pdiff,
     pna,
     unets,
 )
@@ -37,6 +38,7 @@ NETWORKS = {
     **optimizers.FIXTURES,
     **graph_encoders.FIXTURES,
     **pna.FIXTURES,
+    **pdiff.FIXTURES,
 }
 
 
