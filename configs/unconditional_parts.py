@@ -21,8 +21,6 @@ def pdiff() -> ConfigDict:
                 "encoder_channels": (2, 2, 2, 2),
                 "decoder_channels": (2, 64, 64, 8),
             },
-            "encoder": "vae",
-            "graph": graph_sizes(),
             "sigma_in": 0.001,
             "sigma_lat": 0.5,
             "recipe": recipe(500, 16, 1e-3, 2e-6),

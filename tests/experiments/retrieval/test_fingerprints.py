@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from configs.retrieval import get_config
-from experiments import pictures, stages
+from experiments import own_zoos, pictures, stages
 from experiments.retrieval import __main__ as command
-from experiments.retrieval import conditions, prior, zoos
+from experiments.retrieval import conditions, prior
 from flown_jax.data.image_sets import ImageSet
 from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
@@ -145,7 +145,7 @@ def test_every_field_changes_a_stage(encoder, tmp_path, monkeypatch):
         return tables[text]
 
     monkeypatch.setattr(conditions, "draw_tables", draw)
-    monkeypatch.setattr(zoos, "ZooTraining", Training)
+    monkeypatch.setattr(own_zoos, "ZooTraining", Training)
     for module in (pictures, prior):
         monkeypatch.setattr(module.image_sets, "load", load)
     monkeypatch.setattr(command, "sentences", lambda *_: [])
@@ -185,4 +185,4 @@ def no_folders(monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(zoos, "Workdir", Folder)
+    monkeypatch.setattr(own_zoos, "Workdir", Folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 
 import numpy as np
@@ -23,6 +24,26 @@ D = little.little.SPEC.size
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     return little.zoos(tmp_path_factory.mktemp("zoos"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Rows whose arithmetic takes long are members; who draws what is recorded above these."""
+
+    def members(seed, *args):
+        weights, count = (args[0], args[1]) if isinstance(args[0], np.ndarray) else args[1:3]
+        return weights[np.arange(count) % len(weights)]
+
+    for name in ("memorised", "pair_matched"):
+        monkeypatch.setattr(rivals.rivals, name, members)
+    load = image_sets.load
+
+    @functools.cache
+    def few(*args):
+        found = load(*args)
+        return dataclasses.replace(found, images=found.images[:60], labels=found.labels[:60])
+
+    monkeypatch.setattr(image_sets, "load", few)
 
 
 def codec(inputs):
