@@ -220,5 +220,13 @@ def test_every_variant_has_its_recipe():
         made["resnet18_cifar10"].network.sizes.width
         < made["paper_resnet18_cifar10"].network.sizes.width
     )
+    # Two cores' size is smaller and begins at random, of every network and data set.
+    small = set(made) - set(paper) - {"digits", "tiny"}
+    assert len(small) == 16
+    for name in small:
+        published = made[f"paper_{name.replace('cnn_medium', 'cnn')}"]
+        assert made[name].base.epochs < published.base.epochs and made[name].states.every
+        assert made[name].network.start == "random" and made[name].inputs.size <= 32
+        assert made[name].network.part == published.network.part
     with pytest.raises(ValueError, match="no variant 'paper_cnn_usps'"):
         get_config("paper_cnn_usps")

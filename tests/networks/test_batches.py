@@ -125,6 +125,13 @@ def test_targets_are_members_or_means_of_several():
     np.testing.assert_allclose(np.sort(latents, axis=1)[:, -5:], 1 / 5, atol=1e-3)
 
 
+def test_generators_may_have_no_condition():
+    batch_at = latent_batches(LATENTS, STATISTICS, None, target="members", **OPTIONS)
+    batch, known = batch_at(0), generator_batch(target="members")[0]
+    assert batch["condition"] is None and batch["latent"].shape == known["latent"].shape
+    assert set(batch) == set(known)
+
+
 def test_noise_is_in_units_of_the_latents():
     _, plain = generator_batch(target="mixes", members=5, concentration=1e8)
     _, noisy = generator_batch(target="mixes", members=5, concentration=1e8, noise=0.5)

@@ -44,6 +44,15 @@ def test_the_velocity_is_zero_before_training():
     assert v.shape == X.shape and not jnp.any(v)
 
 
+def test_without_a_condition_it_is_the_unet():
+    module = make("both")
+    variables = jax.jit(module.init)(KEYS[2], X, T, None)
+    assert set(variables["params"]) == {"unet"}
+    v = module.apply(variables, X, T, None)
+    own = {"params": variables["params"]["unet"]}
+    np.testing.assert_array_equal(v, module.unet.apply(own, X, T))
+
+
 def test_an_unknown_injection_is_refused():
     with pytest.raises(UserError, match="injection is 'film'; it must be one of time, channels"):
         make("film").init(KEYS[2], X, T, CONDITION)
