@@ -1,6 +1,6 @@
 """Generators of one zoo's networks, beside what is no model (paper section 3.1, A.4.1, Table 1).
 
-    python -m experiments.unconditional                                            # ten minutes
+    python -m experiments.unconditional
     python -m experiments.unconditional --config=configs/unconditional.py:tiny
     python -m experiments.unconditional --config=configs/unconditional.py:cnn_cifar10_vae
 
@@ -175,7 +175,7 @@ def _default() -> ConfigDict:
 
 
 def _embedded(config: ConfigDict) -> None:
-    """From nothing, in ten minutes; much of it is compilation."""
+    """From nothing, with short trainings; much of the time is compilation."""
     config.targets = ConfigDict(
         {"digits": _target("digits"), "latin": _target("latin", "seeds", align=True)}
     )
