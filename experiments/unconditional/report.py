@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flown_jax.evaluation.audit_figures import accuracy_against
 from ml_collections import ConfigDict
 
 from experiments.report import write_report
@@ -15,6 +14,7 @@ from experiments.unconditional.measure import TABLE
 from experiments.unconditional.targets import Target
 from experiments.unconditional.words import family, introduction, remarks
 from flown_jax.evaluation import tables
+from flown_jax.evaluation.audit_figures import accuracy_against
 from flown_jax.training.stages import StageResult
 
 _MAIN = (
