@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,7 +160,7 @@ def _rival(members: Zoo, make: Any, scale: np.ndarray | None) -> Zoo:
     return replace(members, weights=found[:, :size], buffers=buffers, table={})
 
 
-def rows_of(found: Found, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
+def rows_of(found: Found) -> list[dict[str, Any]]:
     """Tidy rows of all audits."""
     from flown_jax.evaluation.networks import rows_of as tidy
 
