@@ -38,6 +38,7 @@ _TABLE1 = (
     "vit_cifar10",
     "convnext_cifar10",
 )
+_CELLS = tuple(f"{network}_{data}" for network in NETWORKS for data in DATASETS)
 _STATES = {"cnn": "cnn_medium", "resnet18": "resnet18", "vit": "vit", "convnext": "convnext"}
 
 
@@ -62,6 +63,8 @@ def get_config(variant: str = "default") -> ConfigDict:
         config.targets = ConfigDict(_seed_zoos(SEED_ZOOS))
     elif variant.startswith("seeds_"):
         config.targets = ConfigDict(_seed_zoos((variant.removeprefix("seeds_"),)))
+    elif variant in _CELLS:
+        config.targets = ConfigDict(_cells((variant,)))
     else:
         cell, encoder = name.rsplit("_", 1)
         config.targets = ConfigDict(_cells((cell,), paper=variant != name))
@@ -75,18 +78,19 @@ def variants() -> tuple[str, ...]:
     """Names of all variants."""
     encoders = {"cnn": ("vae", "graph")}
     cells = tuple(
-        f"{network}_{data}_{encoder}"
-        for network in NETWORKS
-        for data in DATASETS
-        for encoder in encoders.get(network, ("vae",))
+        f"{cell}_{encoder}"
+        for cell in _CELLS
+        for encoder in encoders.get(cell.split("_")[0], ("vae",))
     )
     seeds = tuple(f"seeds_{name}" for name in SEED_ZOOS)
     paper = tuple(f"paper_{cell}" for cell in cells)
-    return ("default", "tiny", "real", "table1", "seeds", *seeds, *cells, *paper)
+    return ("default", "tiny", "real", "table1", "seeds", *seeds, *_CELLS, *cells, *paper)
 
 
 def _target(variant: str, kind: str = "states", zoo: str = "", align: bool = False) -> ConfigDict:
-    return ConfigDict({"zoo": zoo, "variant": variant, "kind": kind, "align": align})
+    # brief: without the designs beside, and without rows that are trained on.
+    of = {"zoo": zoo, "variant": variant, "kind": kind, "align": align, "brief": False}
+    return ConfigDict(of)
 
 
 def _cells(names: tuple[str, ...], paper: bool = False) -> dict[str, ConfigDict]:
@@ -106,6 +110,7 @@ def _seed_zoos(names: tuple[str, ...]) -> dict[str, ConfigDict]:
         folder = f"zoos/{name}_short"
         found[name] = _target(f"{name}_short", "seeds", folder, align=True)
         found[f"{name}_raw"] = _target(f"{name}_short", "seeds", folder)
+        found[f"{name}_raw"].brief = True
     return found
 
 

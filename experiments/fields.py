@@ -211,7 +211,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"network\.(start|part)", TEXT),
     # Generators of one zoo's networks.
     (r"targets\.[^.]+\.kind", known(("states", "seeds"))),
-    (r"align", FLAG),
+    (r"align|brief", FLAG),
     (r"components", COUNT),
     (r"averaged", whole(2)),
     (r"strengths", some(POSITIVE)),

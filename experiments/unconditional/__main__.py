@@ -119,6 +119,8 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
 
 def _names(config: ConfigDict, target: Target) -> list[str]:
     """The designs of a target: graphs are of whole networks."""
+    if config.targets[target.name].brief:
+        return [""]
     beside = config[target.kind].beside
     graphs = {n for n, of in beside.items() if of.get("codec", {}).get("encoder") == "graph"}
     return ["", *(name for name in beside if not (target.spec.partial and name in graphs))]

@@ -120,7 +120,7 @@ def trained(
     Args:
       averaged: (S, D), halves of two members that were matched to each other.
     """
-    if not target.cnn or target.kind != SEEDS:
+    if not target.cnn or target.kind != SEEDS or config.targets[target.name].brief:
         return {}
     found = {}
     for steps in config.trained_on.steps:

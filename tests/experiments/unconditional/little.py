@@ -22,7 +22,13 @@ def config(states: Any, seeds: Any, **values: Any) -> ConfigDict:
     found.unlock()
     found.targets = ConfigDict(
         {
-            name: {"zoo": str(zoo), "variant": "none", "kind": kind, "align": align}
+            name: {
+                "zoo": str(zoo),
+                "variant": "none",
+                "kind": kind,
+                "align": align,
+                "brief": False,
+            }
             for name, zoo, kind, align in (
                 ("run", states, "states", False),
                 ("seeds", seeds, "seeds", True),

@@ -26,6 +26,8 @@ def test_cells_are_networks_data_sets_and_encoders():
     graph, vae = get_config("cnn_cifar10_graph"), get_config("cnn_cifar10_vae")
     assert set(graph.states.beside) == {"graph"} and set(vae.states.beside) == {"kl"}
     assert list(graph.targets) == ["cnn_cifar10"]
+    both = get_config("cnn_cifar10")
+    assert set(both.states.beside) == {"graph", "kl"} and list(both.targets) == ["cnn_cifar10"]
     published = get_config("paper_resnet18_cifar100_vae")
     assert published.targets.resnet18_cifar100.variant == "paper_resnet18_cifar100"
     assert published.states.beside.kl.codec.sizes.ch == 128
@@ -36,6 +38,7 @@ def test_seeds_are_aligned_and_as_they_are():
     targets = get_config("seeds").targets
     assert len(targets) == 8 and targets.mnist.align and not targets.mnist_raw.align
     assert targets.mnist.zoo == targets.mnist_raw.zoo == "zoos/mnist_short"
+    assert targets.mnist_raw.brief and not targets.mnist.brief
 
 
 def test_an_unknown_variant_is_told():
