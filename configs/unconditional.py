@@ -88,7 +88,7 @@ def variants() -> tuple[str, ...]:
 
 
 def _target(variant: str, kind: str = "states", zoo: str = "", align: bool = False) -> ConfigDict:
-    # brief: without the designs beside, and without rows that are trained on.
+    # brief: without the designs beside, without p-diff, and without rows that are trained on.
     of = {"zoo": zoo, "variant": variant, "kind": kind, "align": align, "brief": False}
     return ConfigDict(of)
 

@@ -71,7 +71,8 @@ _GRAPH: dict[str, Any] = {
     "codec": {
         "encoder": "graph",
         "sizes": {"latent_shape": (8, 8, 4), "hidden_dim": 512},
-        "recipe": {"steps": 400, "batch": 8, "learning_rate": 2e-3, "warmup": 30},
+        "sigma_lat": 0.1,  # more, and 200 networks are not told apart in so few steps
+        "recipe": {"steps": 1200, "batch": 8, "learning_rate": 2e-3, "warmup": 30},
     }
 }
 

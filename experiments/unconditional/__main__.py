@@ -77,12 +77,14 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
     # What generates. What an autoencoder keeps is said before a flow is trained in its latent.
     names = _names(config, target)
     designs = {name: generators.make(stages, config, target, name) for name in names}
-    published = pdiff.make(stages, config, target)
+    brief = config.targets[target.name].brief
+    published = None if brief else pdiff.make(stages, config, target)
     kept = {
         f"vae{'_' * bool(name)}{name}": reconstruction(stages, target, design)
         for name, design in designs.items()
     }
-    kept["pdiff"] = reconstruction(stages, target, published)
+    if published is not None:
+        kept["pdiff"] = reconstruction(stages, target, published)
     say_reconstruction(target, kept)
     made = {ORIGINALS: Generated(target.train), HELD_OUT: Generated(target.held_out)}
     made |= rivals.fresh(stages, config, target)
@@ -91,7 +93,8 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
         made[row] = generators.flow(stages, config, design)
         if not name:
             made["ddpm"] = generators.ddpm(stages, config, design)
-    made["pdiff"] = pdiff.ddpm(stages, config, published)
+    if published is not None:
+        made["pdiff"] = pdiff.ddpm(stages, config, published)
     components = generators.principal_components(stages, config, target)
     made["flow_on_pca"] = generators.flow(stages, config, components)
     count = config.sampling.samples

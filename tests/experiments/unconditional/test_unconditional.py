@@ -36,7 +36,7 @@ def finished(folders, tmp_path_factory):
     work = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax, "jit", quick_jit)
-        unconditional.run(little.few(little.config(*folders)), str(work))
+        unconditional.run(little.few(little.config(*folders, targets__run__brief=True)), str(work))
     return work
 
 
@@ -51,9 +51,10 @@ def methods(cells, name):
 
 
 def test_generators_and_what_is_no_model_stand_in_one_table(cells):
-    both = {"originals", "held_out", "flown", "ddpm", "pdiff", "flow_on_pca", *NO_MODEL}
-    both |= {"vae_reconstruction", "pdiff_reconstruction"}
-    assert methods(cells, "run") == both
+    both = {"originals", "held_out", "flown", "ddpm", "flow_on_pca", *NO_MODEL}
+    both.add("vae_reconstruction")
+    assert methods(cells, "run") == both  # in brief
+    both |= {"pdiff", "pdiff_reconstruction"}
     seeds = {f"{a}_{b}" for a in ("flown", "vae") for b in ("weights", "task")}
     seeds = {s if s.startswith("flown") else f"{s}_reconstruction" for s in seeds}
     trained = {"average_of_two_trained_2", "average_of_two_trained_4", "kaiming_trained_4"}
@@ -92,12 +93,13 @@ def test_what_autoencoders_keep_is_told_before(finished, cells):
 
 def test_a_finished_run_is_shown_again(folders, finished, capsys):
     before = (finished / "results.json").stat().st_mtime_ns
-    unconditional.run(little.few(little.config(*folders)), str(finished))
+    brief = {"targets__run__brief": True}
+    unconditional.run(little.few(little.config(*folders, **brief)), str(finished))
     out = capsys.readouterr().out
     assert out.startswith("run, vae: decode(encode(w)) has ") and "latent numbers of" in out
     assert (finished / "results.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="stage run-codec.* choose a new --workdir"):
-        unconditional.run(little.few(little.config(*folders, seed=1)), str(finished))
+        unconditional.run(little.few(little.config(*folders, seed=1, **brief)), str(finished))
 
 
 @pytest.mark.parametrize(
