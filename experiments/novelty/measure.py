@@ -89,7 +89,7 @@ def measured(
     rows[NOISE] = _noise(members, given.seed, count)
     average = min(MEMBERS, len(own) - 1)
     if average >= _FEWEST:
-        rows[f"{AVERAGE}{average}"] = _averages(members, given.seed, count, average)
+        rows[f"{AVERAGE}{average}"] = _averages(members, given.seed, count, average, matching)
     audits = {
         name: audit.measure(scale, each.weights, predicted(each)) for name, each in rows.items()
     }
@@ -142,9 +142,15 @@ def _noise(members: Zoo, seed: int, count: int) -> Zoo:
     return _rival(members, lambda w, s: rivals.noisy(seed, w, count, s, STRENGTH), scale)
 
 
-def _averages(members: Zoo, seed: int, count: int, average: int) -> Zoo:
+def _averages(
+    members: Zoo, seed: int, count: int, average: int, matching: np.ndarray | None
+) -> Zoo:
+    """Means of so many members, of whole CNNs after their units were matched."""
     seed = named_seed(seed, "novelty", AVERAGE, average)
-    return _rival(members, lambda w, _: rivals.averages_of(seed, w, count, average), None)
+    if matching is None or members.buffers is not None:
+        return _rival(members, lambda w, _: rivals.averages_of(seed, w, count, average), None)
+    weights = rivals.averages_of(seed, members.weights, count, average, members.spec, matching)
+    return replace(members, weights=weights, table={})
 
 
 def _rival(members: Zoo, make: Any, scale: np.ndarray | None) -> Zoo:

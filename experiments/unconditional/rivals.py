@@ -27,6 +27,11 @@ AVERAGE, RANDOM = "average_of_two", "kaiming"
 def untrained(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Generated]:
     """Method -> networks, of the methods that train nothing."""
     part, train, count = config.rivals, target.train, config.sampling.samples
+    images = None  # units are matched on
+    if target.cnn:
+        images = target.images.preprocessing.apply(
+            target.images.images[: config.evaluation.matching_images]
+        )
 
     def seed(method: str) -> int:
         return named_seed(config.seed, method, target.name)
@@ -34,7 +39,11 @@ def untrained(stages: Stages, config: ConfigDict, target: Target) -> dict[str, G
     found = {
         "average_of_all": train.mean(0, keepdims=True),
         f"average_of_{part.averaged}": rivals.averages_of(
-            seed("averages"), train, count, part.averaged
+            seed("averages"),
+            train,
+            count,
+            part.averaged,
+            *((target.spec, images) if target.kind == SEEDS else ()),
         ),
         "gaussian": rivals.gaussian(seed("gaussian"), train, count),
         "gaussian_pca": rivals.pca_gaussian(
@@ -47,10 +56,7 @@ def untrained(stages: Stages, config: ConfigDict, target: Target) -> dict[str, G
             config.sampling.steps,
         ),
     }
-    if target.cnn:
-        images = target.images.preprocessing.apply(
-            target.images.images[: config.evaluation.matching_images]
-        )
+    if images is not None:
         for method, shares in ((AVERAGE, None), ("interpolation", "uniform")):
             found[method] = rivals.pair_matched(
                 seed(method), target.spec, train, count, images, shares

@@ -58,7 +58,9 @@ def family(method: str) -> str:
 def remarks(config: ConfigDict) -> dict[str, str]:
     """Method -> a few words."""
     found = dict(REMARKS)
-    found[f"average_of_{config.rivals.averaged}"] = "averages of so many states or seeds"
+    found[f"average_of_{config.rivals.averaged}"] = (
+        "averages of so many, seeds matched to each other"
+    )
     for steps in config.trained_on.steps:
         found[f"average_of_two_trained_{steps}"] = f"trained on for {steps:,} steps"
         found[f"kaiming_trained_{steps}"] = f"random starts, {steps:,} steps"

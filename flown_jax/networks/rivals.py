@@ -43,16 +43,29 @@ def averages(seed: int, weights: np.ndarray, count: int) -> np.ndarray:
     return np.stack([weights[pair].mean(0) for pair in pairs])
 
 
-def averages_of(seed: int, weights: np.ndarray, count: int, members: int = 16) -> np.ndarray:
+def averages_of(
+    seed: int,
+    weights: np.ndarray,
+    count: int,
+    members: int = 16,
+    spec: WeightSpec | None = None,
+    images: np.ndarray | None = None,
+) -> np.ndarray:
     """Means (count, D) of so many different networks of (N, D), drawn anew for each.
 
+    Args:
+      spec, images: of CNNs whose units are matched to those of the first network of each mean, on
+        images (B, H, W, C), preprocessed; None takes units as they are.
     Raises:
-      UserError: there are fewer networks.
+      UserError: there are fewer networks, or as `weights.matching.matched`.
     """
     _at_least(weights, members, f"averages of {members}")
     rng = np.random.default_rng((seed, 3))
-    drawn = [rng.permutation(len(weights))[:members] for _ in range(count)]
-    return np.stack([weights[rows].mean(0) for rows in drawn])
+    drawn = np.stack([rng.permutation(len(weights))[:members] for _ in range(count)])
+    found = weights[drawn.ravel()]
+    if spec is not None and images is not None:
+        found = matched(spec, weights[drawn[:, 0].repeat(members)], found, images)
+    return found.reshape(count, members, -1).mean(1)
 
 
 def pair_matched(

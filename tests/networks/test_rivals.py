@@ -79,6 +79,15 @@ def test_averages_of_many_are_of_different_networks_and_never_of_too_few():
         rivals.averages_of(0, np.eye(9), COUNT, 10)
 
 
+def test_permuted_copies_average_to_the_network_where_units_are_matched():
+    spec, images = zoos.SPECS["grey"], zoos.images("grey", 20, 3)
+    copies = permuted(spec, np.repeat(zoos.weights("grey", 1), 5, axis=0), np.random.default_rng(0))
+    found = rivals.averages_of(0, copies, COUNT, 3, spec, images)
+    assert np.abs(found[:, None] - copies).max(2).min(1).max() < 1e-5
+    plain = rivals.averages_of(0, copies, COUNT, 3)
+    assert np.abs(plain[:, None] - copies).max(2).min() > 0.01
+
+
 def test_two_permuted_copies_of_a_network_average_to_it():
     spec, images = zoos.SPECS["grey"], zoos.images("grey", 20, 3)
     one = np.repeat(zoos.weights("grey", 1), 2, axis=0)
