@@ -4,6 +4,13 @@ Usable alone with any `velocity(x, t, condition) -> v`; needs jax and diffrax (P
 optimal transport, imported when it is used).
 """
 
+from flown_jax.flow.adjoint_matching import (
+    adjoint_matching_loss,
+    adjoint_targets,
+    drawn_steps,
+    lean_adjoint,
+    memoryless_sample,
+)
 from flown_jax.flow.couplings import (
     entropic_ot,
     exact_ot,
@@ -57,8 +64,11 @@ __all__ = [
     "Source",
     "TargetPath",
     "VariancePreservingPath",
+    "adjoint_matching_loss",
+    "adjoint_targets",
     "cfm_loss",
     "ddpm_loss",
+    "drawn_steps",
     "drop_condition",
     "entropic_ot",
     "exact_ot",
@@ -68,8 +78,10 @@ __all__ = [
     "iddpm_linear_schedule",
     "independent",
     "ldm_schedule",
+    "lean_adjoint",
     "linear_schedule",
     "log_likelihood",
+    "memoryless_sample",
     "ot_cost",
     "ot_pair",
     "ot_plan",
