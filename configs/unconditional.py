@@ -56,13 +56,15 @@ def get_config(variant: str = "default") -> ConfigDict:
     elif variant == "tiny":
         _tiny(config)
     elif variant == "real":
-        config.targets = ConfigDict({**_cells(_TABLE1), **_seed_zoos(SEED_ZOOS)})
+        config.targets = ConfigDict({**_cells(_TABLE1), **_seeds(SEED_ZOOS), **_raw(SEED_ZOOS)})
     elif variant == "table1":
         config.targets = ConfigDict(_cells(_TABLE1))
     elif variant == "seeds":
-        config.targets = ConfigDict(_seed_zoos(SEED_ZOOS))
+        config.targets = ConfigDict({**_seeds(SEED_ZOOS), **_raw(SEED_ZOOS)})
     elif variant.startswith("seeds_"):
-        config.targets = ConfigDict(_seed_zoos((variant.removeprefix("seeds_"),)))
+        config.targets = ConfigDict(_seeds((variant.removeprefix("seeds_"),)))
+    elif variant.startswith("raw_"):
+        config.targets = ConfigDict(_raw((variant.removeprefix("raw_"),)))
     elif variant in _CELLS:
         config.targets = ConfigDict(_cells((variant,)))
     else:
@@ -82,7 +84,7 @@ def variants() -> tuple[str, ...]:
         for cell in _CELLS
         for encoder in encoders.get(cell.split("_")[0], ("vae",))
     )
-    seeds = tuple(f"seeds_{name}" for name in SEED_ZOOS)
+    seeds = tuple(f"{how}_{name}" for how in ("seeds", "raw") for name in SEED_ZOOS)
     paper = tuple(f"paper_{cell}" for cell in cells)
     return ("default", "tiny", "real", "table1", "seeds", *seeds, *_CELLS, *cells, *paper)
 
@@ -104,13 +106,14 @@ def _cells(names: tuple[str, ...], paper: bool = False) -> dict[str, ConfigDict]
     return found
 
 
-def _seed_zoos(names: tuple[str, ...]) -> dict[str, ConfigDict]:
-    found = {}
-    for name in names:
-        folder = f"zoos/{name}_short"
-        found[name] = _target(f"{name}_short", "seeds", folder, align=True)
-        found[f"{name}_raw"] = _target(f"{name}_short", "seeds", folder)
-        found[f"{name}_raw"].brief = True
+def _seeds(names: tuple[str, ...]) -> dict[str, ConfigDict]:
+    return {n: _target(f"{n}_short", "seeds", f"zoos/{n}_short", align=True) for n in names}
+
+
+def _raw(names: tuple[str, ...]) -> dict[str, ConfigDict]:
+    found = {f"{n}_raw": _target(f"{n}_short", "seeds", f"zoos/{n}_short") for n in names}
+    for target in found.values():
+        target.brief = True
     return found
 
 

@@ -1,0 +1,221 @@
+"""A generator of networks adapted to a new data set (paper, section 3.1, A.4.4, Table 9).
+
+Networks are drawn, their cross-entropy on the new images is taken, and its gradient goes back
+through the decoder and, where the velocity is trained, through the solver down to t'. What is
+trained are named parts; the generator itself stays as it is:
+
+- `velocity`, the paper's. A frozen decoder bounds it: where the decoder cannot make the networks
+  that the new images need, no latent can ask for them, and what it draws becomes one network.
+- `residual`, one standardised vector that is added to whatever is decoded: the networks move
+  together, and their differences stay.
+- `decoder`, with a term that keeps its networks apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
+
+from flown_jax.errors import UserError
+from flown_jax.flow.sampling import sample
+from flown_jax.flow.sources import Source
+from flown_jax.meta_model.latents import LatentSpace
+from flown_jax.meta_model.mixing import shortfall
+from flown_jax.meta_model.sampling import as_velocity, each_row
+from flown_jax.networks.space import OfSet
+
+VELOCITY, RESIDUAL, DECODER = PARTS = ("velocity", "residual", "decoder")
+Trained = dict[str, Any]
+
+
+@struct.dataclass
+class Generator:
+    """What draws networks of one data set; a pytree, so that a compiled function can take it.
+
+    Attributes:
+      latents: latents to weights.
+      velocity, params: the flow.
+      condition: named arrays (1, n, E) that the velocity sees, or None.
+      residual: (D,), added to every standardised vector; None adds nothing.
+      context: whose networks they are.
+      source: of the flow. latent_shape: of one latent.
+      solver, steps: as in `flow.sampling.sample`.
+    """
+
+    latents: LatentSpace
+    params: Any
+    condition: Any = None
+    residual: Array | None = None
+    velocity: nn.Module = struct.field(pytree_node=False, kw_only=True)
+    context: OfSet = struct.field(pytree_node=False, kw_only=True)
+    source: Source = struct.field(pytree_node=False, kw_only=True)
+    latent_shape: tuple[int, ...] = struct.field(pytree_node=False, kw_only=True)
+    solver: str = struct.field(pytree_node=False, default="euler")
+    steps: int = struct.field(pytree_node=False, default=10)
+
+    def start(self, key: Array, count: int) -> Array:
+        """Draws x0 (count, ...) of the source, a key for each."""
+        return each_row(self.source)(key, (count, *self.latent_shape))
+
+    def flow(self, x0: Array, gradient_from: float = 0.0) -> Array:
+        """Standardised latents (S, ...) of draws x0.
+
+        Args:
+          gradient_from: t', before which nothing gets a gradient.
+        """
+        condition = jax.tree.map(
+            lambda a: jnp.broadcast_to(a, (len(x0), *a.shape[1:])), self.condition
+        )
+        return sample(
+            as_velocity(self.velocity, self.params),
+            x0,
+            condition,
+            solver=self.solver,
+            steps=self.steps,
+            gradient_from=gradient_from,
+        ).x1
+
+    def targets(self, z: Array) -> Array:
+        """Standardised vectors (S, D) of latents."""
+        x1 = self.latents.targets(z)
+        return x1 if self.residual is None else x1 + self.residual
+
+    def weights(self, x1: Array) -> Array:
+        """Weight vectors (S, D of the set) of standardised ones."""
+        return self.latents.target.restore(x1, self.context)
+
+    def draw(self, key: Array, count: int) -> Array:
+        """New networks (count, D of the set)."""
+        return self.weights(self.targets(self.flow(self.start(key, count))))
+
+
+def parts_of(generator: Generator, names: Sequence[str]) -> Trained:
+    """The named parts as they are: where an adaptation starts.
+
+    Raises:
+      UserError: an unknown name, none, or one that comes twice.
+    """
+    if not names or len(set(names)) < len(names) or not set(names) <= set(PARTS):
+        raise UserError(
+            f"what is adapted is one or more of {', '.join(PARTS)}, not "
+            f"{', '.join(map(str, names)) or 'nothing'}."
+        )
+    found: Trained = {}
+    if VELOCITY in names:
+        found[VELOCITY] = generator.params
+    if RESIDUAL in names:
+        found[RESIDUAL] = (
+            jnp.zeros(generator.latents.target.shape)
+            if generator.residual is None
+            else generator.residual
+        )
+    if DECODER in names:
+        every = flatten_dict(dict(generator.latents.variables["params"]))
+        found[DECODER] = unflatten_dict({path: every[path] for path in _decoding(generator)})
+    return found
+
+
+def adapted(generator: Generator, trained: Mapping[str, Any]) -> Generator:
+    """The generator with trained parts in the place of its own.
+
+    Raises:
+      UserError: parts of another name or shape than the generator's.
+    """
+    own = jax.eval_shape(lambda: parts_of(generator, list(trained) or [RESIDUAL]))
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (dict(trained), own)]
+    if trained and shapes[0] != shapes[1]:
+        raise UserError("what was trained is not of this generator: names or shapes differ.")
+    found = generator
+    if VELOCITY in trained:
+        found = found.replace(params=trained[VELOCITY])
+    if RESIDUAL in trained:
+        found = found.replace(residual=trained[RESIDUAL])
+    if DECODER in trained:
+        variables = dict(found.latents.variables)
+        every = flatten_dict(dict(variables["params"])) | flatten_dict(dict(trained[DECODER]))
+        variables["params"] = unflatten_dict(every)
+        found = found.replace(latents=found.latents.replace(variables=variables))
+    return found
+
+
+def adaptation_loss(
+    trained: Trained,
+    key: Array,
+    batch: Mapping[str, Any],
+    generator: Generator,
+    *,
+    networks: int,
+    gradient_from: float = 0.4,
+    diversity_weight: float = 1.0,
+    diversity_target: float = 0.7,
+) -> tuple[Array, dict[str, Array]]:
+    """Mean cross-entropy of drawn networks on images, and what keeps the networks apart.
+
+    Args:
+      trained: parts of the generator, as `parts_of` gives them, which get the gradient.
+      batch: `images` (b, H, W, C), preprocessed, and `labels` (b,).
+      generator: in which they stand for its own parts.
+      networks: drawn anew for every step.
+      gradient_from: t' of the velocity's gradient; where the velocity is not trained, no gradient
+        enters the solver.
+      diversity_weight: of the squared shortfall of the networks' distances.
+      diversity_target: the distance that is wanted, in mean distances of two training networks.
+    Returns:
+      The loss, and `task`, in nats, and `diversity`, the mean distance in the same unit.
+    """
+    now = adapted(generator, trained)
+    x0 = now.start(key, networks)
+    if VELOCITY in trained:
+        z = now.flow(x0, gradient_from)
+    else:
+        z = jax.lax.stop_gradient(now.flow(x0))
+    return decoded_loss(now, z, batch, diversity_weight, diversity_target)
+
+
+def decoded_loss(
+    generator: Generator,
+    z: Array,
+    batch: Mapping[str, Any],
+    diversity_weight: float = 0.0,
+    diversity_target: float = 0.7,
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of `adaptation_loss` at given latents z (S, ...)."""
+    target, context = generator.latents.target, generator.context
+    x1 = generator.targets(z)
+    given = {**batch, "context": context}
+    task = jnp.mean(target.task_loss(generator.weights(x1), given))
+    apart = x1 / target.unit(context)
+    loss, metrics = task, {"task": task, "diversity": _mean_distance(apart)}
+    if diversity_weight:
+        loss = loss + diversity_weight * shortfall(apart, diversity_target)
+    return loss, metrics
+
+
+def rewards(generator: Generator, z: Array, batch: Mapping[str, Any]) -> Array:
+    """Minus the mean cross-entropy (S,) of the networks of latents z (S, ...) on a batch."""
+    target = generator.latents.target
+    given = {**batch, "context": generator.context}
+    return -target.task_loss(generator.weights(generator.targets(z)), given).mean(-1)
+
+
+def _decoding(generator: Generator) -> list[tuple[str, ...]]:
+    """Paths of the parameters that decoding uses."""
+    codec = generator.latents.codec
+    z = jax.ShapeDtypeStruct((1, *generator.latent_shape), jnp.float32)
+    used = jax.eval_shape(lambda z: codec.init(jax.random.key(0), z, method="decode"), z)
+    return sorted(flatten_dict(dict(used["params"])))
+
+
+def _mean_distance(x: Array) -> Array:
+    """Of two rows of x (S, D); 0 of a single row."""
+    squares = jnp.sum((x[:, None] - x[None]) ** 2, -1)
+    others = ~jnp.eye(len(x), dtype=bool)
+    distance = jnp.where(others, jnp.sqrt(jnp.where(others, squares, 1.0)), 0.0)
+    return distance.sum() / jnp.maximum(others.sum(), 1)
