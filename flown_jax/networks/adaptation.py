@@ -24,7 +24,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 
 from flown_jax.errors import UserError
-from flown_jax.flow.sampling import sample
+from flown_jax.flow.adjoint_matching import adjoint_matching_loss, adjoint_targets, drawn_steps
+from flown_jax.flow.sampling import sample, time_grid
 from flown_jax.flow.sources import Source
 from flown_jax.meta_model.latents import LatentSpace
 from flown_jax.meta_model.mixing import shortfall
@@ -64,19 +65,20 @@ class Generator:
         """Draws x0 (count, ...) of the source, a key for each."""
         return each_row(self.source)(key, (count, *self.latent_shape))
 
+    def conditions(self, count: int) -> Any:
+        """The condition, so many times."""
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (count, *a.shape[1:])), self.condition)
+
     def flow(self, x0: Array, gradient_from: float = 0.0) -> Array:
         """Standardised latents (S, ...) of draws x0.
 
         Args:
           gradient_from: t', before which nothing gets a gradient.
         """
-        condition = jax.tree.map(
-            lambda a: jnp.broadcast_to(a, (len(x0), *a.shape[1:])), self.condition
-        )
         return sample(
             as_velocity(self.velocity, self.params),
             x0,
-            condition,
+            self.conditions(len(x0)),
             solver=self.solver,
             steps=self.steps,
             gradient_from=gradient_from,
@@ -196,6 +198,81 @@ def decoded_loss(
     if diversity_weight:
         loss = loss + diversity_weight * shortfall(apart, diversity_target)
     return loss, metrics
+
+
+def adjoint_loss(
+    trained: Trained,
+    key: Array,
+    batch: Mapping[str, Any],
+    generator: Generator,
+    *,
+    networks: int,
+    steps: int = 40,
+    strength: float = 1.0,
+    last: int = 10,
+    others: int = 10,
+    largest: float | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """Adjoint matching of the velocity to the networks' cross-entropy as a reward.
+
+    The reward is minus the cross-entropy on the batch, times `strength`; the samples then follow
+    those of the generator, weighted by its exponential.
+
+    Args:
+      trained: the velocity's parameters alone. networks: paths of a step.
+      steps, last, others, largest: as in `flow.adjoint_matching`.
+    Raises:
+      UserError: a source that is not Gaussian, other parts.
+    """
+    if set(trained) != {VELOCITY}:
+        raise UserError(f"adjoint matching trains the {VELOCITY}, and nothing beside it.")
+    if not generator.source.is_gaussian:
+        raise UserError(
+            f"adjoint matching needs a Gaussian source, and this flow's is {generator.source.name}."
+        )
+    key_start, key_path, key_steps = jax.random.split(key, 3)
+    x0 = generator.start(key_start, networks)
+    now = as_velocity(generator.velocity, trained[VELOCITY])
+    condition = generator.conditions(networks)
+    targets = adjoint_targets(
+        now,
+        as_velocity(generator.velocity, generator.params),
+        lambda z: strength * rewards(generator, z, batch),
+        key_path,
+        x0,
+        condition,
+        steps=steps,
+        temperature=generator.source.std(x0.shape),
+    )
+    chosen = drawn_steps(key_steps, steps, last, others)
+    loss = adjoint_matching_loss(now, targets, condition, chosen=chosen, largest=largest)
+    return loss, {"task": -targets.reward / strength}
+
+
+def gradient_norms(
+    generator: Generator, key: Array, batch: Mapping[str, Any], networks: int
+) -> Array:
+    """Norms (steps + 1,) of the cross-entropy's gradient at the states of the solver, by time.
+
+    Of the mean cross-entropy of so many networks, at all their states at a time together.
+    """
+    x0, condition = generator.start(key, networks), generator.conditions(networks)
+    grid = time_grid(generator.steps)
+
+    def solve(x: Array, start: int, end: int) -> Array:
+        if start == end:
+            return x
+        velocity = as_velocity(generator.velocity, generator.params)
+        times = grid[start : end + 1]
+        return sample(velocity, x, condition, solver=generator.solver, ts=times).x1
+
+    def norm(number: int) -> Array:
+        def loss(x: Array) -> Array:
+            return decoded_loss(generator, solve(x, number, generator.steps), batch)[0]
+
+        return jnp.linalg.norm(jax.grad(loss)(solve(x0, 0, number)))
+
+    return jnp.stack([norm(number) for number in range(generator.steps + 1)])
 
 
 def rewards(generator: Generator, z: Array, batch: Mapping[str, Any]) -> Array:

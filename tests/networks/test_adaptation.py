@@ -17,6 +17,8 @@ from flown_jax.networks.adaptation import (
     Generator,
     adaptation_loss,
     adapted,
+    adjoint_loss,
+    gradient_norms,
     parts_of,
     rewards,
 )
@@ -174,6 +176,39 @@ def test_the_diversity_term_keeps_networks_apart(generator, batch):
         for x in (draws(generator), draws(moved))
     ]
     assert spread[1] > spread[0]
+
+
+def test_adjoint_matching_moves_the_velocity_towards_the_reward(generator, batch):
+    options = {"networks": 8, "steps": 8, "strength": 20.0, "last": 2, "others": 2}
+    optimizer, trained = optax.adam(0.01), parts_of(generator, [VELOCITY])
+    state = optimizer.init(trained)
+
+    @quick_jit
+    def step(trained, state, key):
+        (_, metrics), found = jax.value_and_grad(adjoint_loss, has_aux=True)(
+            trained, key, batch, generator, **options
+        )
+        updates, state = optimizer.update(found, state)
+        return optax.apply_updates(trained, updates), state, metrics["task"]
+
+    tasks = []
+    for number in range(60):
+        trained, state, task = step(trained, state, jax.random.key(number % 6))
+        tasks.append(float(task))
+    assert np.mean(tasks[-6:]) < np.mean(tasks[:6])
+    with pytest.raises(UserError, match="trains the velocity, and nothing beside it"):
+        adjoint_loss(parts_of(generator, EVERY), jax.random.key(0), batch, generator, networks=2)
+    other = generator.replace(source=get_source("kaiming_uniform"))
+    with pytest.raises(UserError, match="needs a Gaussian source.* is kaiming_uniform"):
+        adjoint_loss(trained, jax.random.key(0), batch, other, networks=2)
+
+
+def test_gradients_by_time_end_at_that_of_the_decoder(generator, batch):
+    found = quick_jit(gradient_norms, static_argnums=3)(generator, jax.random.key(0), batch, 4)
+    assert found.shape == (6,) and np.all(found > 0)
+    z = generator.flow(generator.start(jax.random.key(0), 4))
+    last = jax.grad(lambda z: -rewards(generator, z, batch).mean())(z)
+    assert float(found[-1]) == pytest.approx(float(jnp.linalg.norm(last)), rel=1e-4)
 
 
 @pytest.mark.parametrize("names", [(), ("encoder",), (RESIDUAL, RESIDUAL)])
