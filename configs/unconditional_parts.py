@@ -91,6 +91,7 @@ def of_seeds() -> ConfigDict:
     codec.update(task_weight=0.2, diversity_weight=0.1)
     codec.sizes.hidden_dim = 512
     short = {"steps": 1500}
+    slow = {"steps": 900, "batch": 16, "learning_rate": 1e-3, "warmup": 50}
     alone: dict[str, Any] = {
         "codec": {"task_weight": 0.0, "recipe": short},
         "flow": {"target": "members"},
@@ -99,7 +100,7 @@ def of_seeds() -> ConfigDict:
         # The paper's objective, by each of its encoders.
         "weights": alone,
         "kl": {**_KL, "codec": {**_KL["codec"], "task_weight": 0.0}},
-        "graph": {**_GRAPH, "codec": {**_GRAPH["codec"], "task_weight": 0.0}},
+        "graph": {**_GRAPH, "codec": {**_GRAPH["codec"], "task_weight": 0.0, "recipe": slow}},
         # The task loss alone: one network printed many times.
         "task": {
             "codec": {"weights_weight": 0.0, "diversity_weight": 0.0, "recipe": {"steps": 500}}

@@ -11,6 +11,7 @@ its frozen image encoder, or a whole network for a data set.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -19,20 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 # The targets register themselves.
 import flown_jax.few_shot.space
 import flown_jax.networks.space  # noqa: F401
-from flown_jax.data.preprocessing import with_channels
 from flown_jax.errors import UserError
 from flown_jax.files import alone_in, read_json, sha256_of, write_json, writing
 from flown_jax.image_encoders import ImageEncoder
+from flown_jax.meta_model import support
 from flown_jax.meta_model.build import Parts, build
-from flown_jax.meta_model.given import checked_images, checked_sampling, classes_of
-from flown_jax.meta_model.targets import RunImages, Support
-from flown_jax.models.heads import FeatureTransform
+from flown_jax.meta_model.given import checked_sampling
+from flown_jax.meta_model.targets import RunImages
 from flown_jax.training.stages import FORMAT
 from flown_jax.training.trees import load_tree, save_tree
 
@@ -55,18 +54,27 @@ class MetaModel:
     arrays: Mapping[str, Any] = dataclasses.field(repr=False)
 
     @classmethod
-    def restore(cls, workdir: str | Path, *, allow_functions: bool = False) -> MetaModel:
+    def restore(
+        cls, workdir: str | Path, *, target: str | None = None, allow_functions: bool = False
+    ) -> MetaModel:
         """The meta-model of a finished run of an experiment.
 
         Args:
+          target: of a run of unconditional generation with several targets, which one.
           allow_functions: import the module of the Python function that the run had as its image
             encoder, which runs code.
         Raises:
           UserError: the run is not finished, of another version, its files are damaged, or its
             image encoder is a function that was not allowed.
         """
-        folder = Path(workdir) / "stages" / "model"
+        name = "model" if target is None else f"model-{target}"
+        folder = Path(workdir) / "stages" / name
         if not os.path.exists(folder / "stage.json"):
+            found = glob.glob(f"{glob.escape(str(workdir))}/stages/model-*/stage.json")
+            if several := sorted(Path(p).parent.name.removeprefix("model-") for p in found):
+                raise UserError(
+                    f"{workdir} holds the meta-models of {', '.join(several)}: name one as target."
+                )
             raise UserError(
                 f"{workdir} holds no finished meta-model: run its experiment with "
                 f"--workdir={workdir} to its end first."
@@ -144,10 +152,15 @@ class MetaModel:
         """(H, W, C) of the images that its image encoder was trained on."""
         return tuple(self.description["image_shape"])
 
+    @property
+    def conditional(self) -> bool:
+        """Whether it generates for images that it is shown."""
+        return self.parts.conditioner is not None
+
     def generate(
         self,
-        images: np.ndarray,
-        labels: Sequence[Hashable],
+        images: np.ndarray | None = None,
+        labels: Sequence[Hashable] | None = None,
         *,
         class_names: Sequence[Hashable] | None = None,
         samples: int | None = None,
@@ -158,6 +171,8 @@ class MetaModel:
         temperature: float | None = None,
     ) -> GeneratedNetworks:
         """Networks for the task or the data set that a support set shows.
+
+        A model that is not `conditional` is shown nothing: no images, no labels, no class names.
 
         Args:
           images: (m, H, W) or (m, H, W, C) of NumPy, JAX or another library; uint8, or floating
@@ -183,19 +198,7 @@ class MetaModel:
         options = checked_sampling(**sampling, seed=seed)
         if like is not None and not isinstance(like, str):
             raise UserError(f"like is the name of a data set, not {like!r:.60}.")
-        images = self._images(images)
-        listed, place = classes_of(labels, class_names, len(images))
-        target = self.parts.target
-        classes = list(target.classes(listed, class_names is not None, like))
-        index = np.asarray([classes.index(listed[i]) for i in place])
-        if self.way not in (None, len(classes)) and not self.any_way:
-            raise UserError(
-                f"the support set has {len(classes)} classes; this meta-model was trained for "
-                f"{self.way}."
-            )
-        features, way = self.features(images), len(classes)
-        condition = self.parts.conditioner.of_images(jnp.asarray(features), jnp.asarray(index), way)
-        context = target.context(Support(features, index, tuple(classes), condition, like))
+        condition, context, classes = support.shown(self.parts, images, labels, class_names, like)
         key = jax.random.key(options.pop("seed"))
         weights, nfe = _sample(self.parts, key, condition, context, **options)
         if not np.isfinite(weights).all():
@@ -211,8 +214,10 @@ class MetaModel:
         """The same with another image encoder of the same features.
 
         Raises:
-          UserError: features of another width than the meta-model was trained on.
+          UserError: features of another width than the meta-model was trained on, or it sees no
+            images.
         """
+        support.sight(self.parts)
         arrays = {name: part for name, part in self.arrays.items() if name != "encoder"}
         if encoder.variables:
             arrays["encoder"] = encoder.variables
@@ -223,26 +228,11 @@ class MetaModel:
 
     def features(self, images: np.ndarray) -> np.ndarray:
         """Transformed features (m, F) of checked images (m, H, W, C)."""
-        if self.parts.target.resizes:
-            images = with_channels(images, self.image_shape[-1])
-        features = self.parts.encoder.features(images)
-        width = self.parts.transform.mean.shape[0]
-        if features.shape[1] != width:
-            raise UserError(
-                f"the image encoder {self.parts.encoder.kind} gives {features.shape[1]} features "
-                f"an image; this meta-model was trained on {width}."
-            )
-        return np.asarray(_transformed(self.parts.transform, features))
+        return support.features(self.parts, images)
 
     def _images(self, images: Any) -> np.ndarray:
         """Images (m, H, W, C) as they came: uint8, or float32 in [0, 1]."""
-        *sides, channels = self.image_shape
-        any_images = self.parts.target.resizes
-        return checked_images(
-            images,
-            sides=None if any_images or self.parts.encoder.side else sides,
-            channels=(1, 3) if any_images else (channels,),
-        )
+        return support.checked(self.parts, images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -336,7 +326,6 @@ class GeneratedNetworks:
 
 # Compiled at the first call, and again for other sizes only.
 _sample = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
-_transformed = jax.jit(FeatureTransform.apply)
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -360,7 +349,7 @@ def _made(description: Any, arrays: Any, folder: Any, allow_functions: bool) -> 
     """The meta-model of what a folder holds, which anyone may have made."""
     try:
         encoder = description["encoder"]
-        if encoder["kind"] == "function" and not allow_functions:
+        if encoder is not None and encoder["kind"] == "function" and not allow_functions:
             raise UserError(
                 f"the meta-model in {folder} names the Python function "
                 f"{encoder['sizes'].get('name')!r} as its image encoder, whose module would be "

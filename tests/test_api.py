@@ -336,7 +336,7 @@ SAMPLING = ABOUT["sampling"]
         ({"source": "poisson"}, "source 'poisson' is unknown"),
         ({"latent_shape": [0]}, "at least two axes of entries"),
         ({"latent_shape": None}, "is not described as this version describes them"),
-        ({"encoder": None}, "is not described as this version describes them"),
+        ({"encoder": None}, "without an image encoder can have no condition"),
         ({"codec": {"form": "os.system", "sizes": {}}}, "os.system"),
         ({"velocity": {"kind": "os.system", "sizes": {}}}, "os.system"),
         ({"target": {"kind": "os.system"}}, "kind of target is 'os.system'"),

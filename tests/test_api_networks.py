@@ -123,3 +123,29 @@ def test_state_dicts_have_torchs_names_and_shapes():
         assert first["module_list.0.weight"].shape == (3, zoos.CHANNELS[name], 3, 3)
         flat = np.concatenate([value.ravel() for value in first.values()])
         np.testing.assert_array_equal(flat, networks.weights[0])
+
+
+def test_without_a_condition_networks_are_drawn_for_nothing(tmp_path):
+    made = model.meta_model(conditional=False)
+    assert not made.conditional and model.meta_model().conditional
+    found = made.generate(samples=3, like="colour", seed=1)
+    assert found.weights.shape == (3, model.spec_of("colour").size)
+    assert found.classes == ("red", "green", "blue")
+    images, labels = model.support("colour", side=5)
+    probabilities = found.predict(images)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
+    made.export(tmp_path / "model")
+    again = MetaModel.load(tmp_path / "model").generate(samples=3, like="colour", seed=1)
+    np.testing.assert_array_equal(again.weights, found.weights)
+    found.save(tmp_path / "networks.safetensors")
+    stored = GeneratedNetworks.load(tmp_path / "networks.safetensors", made)
+    np.testing.assert_array_equal(stored.weights, found.weights)
+    with pytest.raises(UserError, match="without a condition: give no images, labels or class"):
+        made.generate(images, labels)
+    with pytest.raises(UserError, match="like names the data set .* wanted: grey, colour"):
+        made.generate(samples=2)
+    for sees in (made.features, lambda _: made.with_encoder(model.meta_model().parts.encoder)):
+        with pytest.raises(UserError, match="without a condition: it sees no images"):
+            sees(images)
+    with pytest.raises(UserError, match="for a support set: give images and labels"):
+        model.meta_model().generate(images)

@@ -7,7 +7,8 @@ all of them how accurate they are, how far from the networks that were learned f
 from each other.
 
 The results stand on the screen, and in the workdir as results.md, results.json, report.html and
-figures/. The same command run again goes on where it was stopped, or shows what is there.
+figures/; `flown_jax.MetaModel.restore` makes the generator of the row `flown` of the workdir. The
+same command run again goes on where it was stopped, or shows what is there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from experiments.unconditional.measure import (
     reconstruction_rows,
     rows,
 )
+from experiments.unconditional.model import model_stage
 from experiments.unconditional.report import say_reconstruction, screen, write
 from experiments.unconditional.targets import Target, read
 from experiments.unconditional.words import verdicts
@@ -92,6 +94,7 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
         row = f"flown{'_' * bool(name)}{name}"
         made[row] = generators.flow(stages, config, design)
         if not name:
+            model_stage(stages, config, design)
             made["ddpm"] = generators.ddpm(stages, config, design)
     if published is not None:
         made["pdiff"] = pdiff.ddpm(stages, config, published)

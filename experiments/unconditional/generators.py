@@ -135,9 +135,7 @@ def principal_components(stages: Stages, config: ConfigDict, target: Target) -> 
 
 def flow(stages: Stages, config: ConfigDict, design: Design) -> Generated:
     """Networks drawn by the flow of a design."""
-    own = design.config
-    learned = {"codec": design.codec, "velocity": own.velocity, "flow": own.flow}
-    trained = stages(design.stage_name("flow"), {**learned, "seed": design.seed}, _train_flow)
+    own, trained = design.config, flow_stage(stages, design)
     inputs = {
         "codec": design.codec,
         "generator": trained,
@@ -148,6 +146,13 @@ def flow(stages: Stages, config: ConfigDict, design: Design) -> Generated:
     }
     drawn = stages(design.stage_name("samples"), inputs, _draw_flow)
     return generated(drawn, design.codec, trained)
+
+
+def flow_stage(stages: Stages, design: Design) -> StageResult:
+    """A stage: the velocity of a design, trained."""
+    own = design.config
+    learned = {"codec": design.codec, "velocity": own.velocity, "flow": own.flow}
+    return stages(design.stage_name("flow"), {**learned, "seed": design.seed}, _train_flow)
 
 
 def _train_flow(context: StageContext) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class Target:
       spec: of the weights. base: variables around weights that are a part of a network; else None.
       train, held_out: (N, D) and (H, D).
       images: that the networks saw. choice: to choose by. test: of the test split.
+      class_names: in the order of the outputs.
       remarks: sentences on these.
     """
 
@@ -53,6 +54,7 @@ class Target:
     images: Pictures
     choice: Pictures
     test: Pictures
+    class_names: tuple[str, ...]
     remarks: tuple[str, ...]
 
     @property
@@ -118,8 +120,19 @@ def read(stages: Stages, config: ConfigDict, name: str) -> Target:
     limit = slice(0, config.evaluation.test_images or None)
     test = pictures(test_set, limit)
     base = found.base if found.spec.partial else None
-    spec = found.spec
-    return Target(name, kind, spec, base, train, held_out, images, choice, test, tuple(remarks))
+    return Target(
+        name,
+        kind,
+        found.spec,
+        base,
+        train,
+        held_out,
+        images,
+        choice,
+        test,
+        tuple(test_set.class_names),
+        tuple(remarks),
+    )
 
 
 def trained(stages: Stages, config: ConfigDict, name: str) -> Any:

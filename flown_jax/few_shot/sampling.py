@@ -13,6 +13,7 @@ from flown_jax.meta_model.build import Parts
 from flown_jax.meta_model.condition import noisy_condition
 from flown_jax.meta_model.latents import LatentSpace
 from flown_jax.meta_model.sampling import regress, several
+from flown_jax.meta_model.support import sight
 
 Condition = Mapping[str, Array]
 
@@ -41,7 +42,7 @@ def draw_heads(
       condition: None makes it from the support.
       sampling: `solver`, `steps`, `temperature` other than the trained defaults.
     """
-    known = parts.conditioner(support) if condition is None else condition
+    known = sight(parts)[2](support) if condition is None else condition
     return parts.sample(key, known, context_of(support), samples=samples, **sampling)
 
 

@@ -151,15 +151,15 @@ def adjoint_matching_loss(
       chosen: numbers (n,) of the steps that count, such as those of `drawn_steps`; None for all.
       largest: what a sample's value at a step is cut off at; None for none.
     """
+    kept = list(targets[:4])
     if chosen is not None:
-        targets = Targets(*(leaf[chosen] for leaf in targets[:4]), targets.reward)
+        kept = [leaf[chosen] for leaf in kept]
 
-    def at(of: tuple[Array, Array, Array, Array]) -> Array:
-        x, t, v, weight = of
+    def at(x: Array, t: Array, v: Array, weight: Array) -> Array:
         square = jnp.square(velocity(x, t, condition) - v).reshape(len(x), -1).sum(1)
         return weight * square
 
-    values = jax.vmap(at)(tuple(targets[:4]))
+    values = jax.vmap(at)(*kept)
     return jnp.mean(values if largest is None else jnp.minimum(values, largest))
 
 

@@ -48,7 +48,7 @@ class Parts:
 
     Attributes:
       text: the description as JSON text.
-      encoder: images to features.
+      encoder: images to features; None where nothing is shown, as are the next two.
       transform: features to the features that the condition is made of.
       conditioner: support features to the condition.
       latents: latents to weights.
@@ -56,9 +56,9 @@ class Parts:
     """
 
     text: str = struct.field(pytree_node=False)
-    encoder: ImageEncoder
-    transform: FeatureTransform
-    conditioner: Conditioner
+    encoder: ImageEncoder | None
+    transform: FeatureTransform | None
+    conditioner: Conditioner | None
     latents: LatentSpace
     velocity: nn.Module = struct.field(pytree_node=False)
     velocity_params: Any
@@ -76,12 +76,14 @@ class Parts:
     @property
     def any_way(self) -> bool:
         """Whether it makes weights for any number of classes: one code, one condition a class."""
+        if self.conditioner is None:
+            return False
         return by_class(self.latents.codec) and self.conditioner.caml is None
 
     def sample(
         self,
         key: jax.Array,
-        condition: Mapping[str, jax.Array],
+        condition: Mapping[str, jax.Array] | None,
         context: Any,
         *,
         samples: int,
@@ -92,7 +94,8 @@ class Parts:
         """Weights (S, B, ...) for B conditions, and the mean number of evaluations of each.
 
         Args:
-          condition: named arrays (B, n, E). context: of the targets, B each.
+          condition: named arrays (B, n, E), or None for one (B = 1) without any.
+          context: of the targets, B each.
           solver, steps, temperature: None takes the values chosen when the model was trained.
         """
         known = self.description
@@ -104,6 +107,7 @@ class Parts:
             "solver": sampling["solver"] if solver is None else solver,
             "steps": sampling["steps"] if steps is None else steps,
             "temperature": sampling["temperature"] if temperature is None else temperature,
+            "count": None if condition else 1,
         }
 
         def draw(key: jax.Array) -> tuple[Any, jax.Array]:
@@ -118,12 +122,12 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
 
     Args:
       description: `target` {kind, and what the target describes}, `image_shape`, `encoder` (as
-        `ImageEncoder.describe` gives it), `unit_first` (of the transform), `codec` {form, sizes,
-        encoder, graph}, `caml` (sizes, or None), `condition` (entries), `velocity` {kind, sizes},
-        `latent_shape`, `source`, `sampling` {solver, steps, temperature, samples}; `trained_on`, a
-        few words.
-      arrays: `encoder` (but of a function), `transform`, `target`, `codec`, `latents`, `velocity`
-        and, with CAML, `caml` and `slots`.
+        `ImageEncoder.describe` gives it; None for a model without a condition), `unit_first` (of
+        the transform), `codec` {form, sizes, encoder, graph}, `caml` (sizes, or None), `condition`
+        (entries), `velocity` {kind, sizes}, `latent_shape`, `source`, `sampling` {solver, steps,
+        temperature, samples}; `trained_on`, a few words.
+      arrays: `target`, `codec`, `latents`, `velocity` and, with a condition, `encoder` (but of a
+        function), `transform` and, with CAML, `caml` and `slots`.
     Raises:
       UserError: fields that are missing or unknown, a kind of target that nobody registered, or
         parts that do not fit.
@@ -137,21 +141,32 @@ def build(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> Parts:
     arrays = jax.tree.map(jnp.asarray, arrays)
     about = dict(description["target"])
     target = registered(about.pop("kind")).build(about, arrays["target"])
-    caml = None if description["caml"] is None else CAML(**description["caml"])
     return Parts(
         text=json.dumps(description, sort_keys=True),
-        encoder=image_encoders.build(description["encoder"], arrays.get("encoder", {})),
-        transform=FeatureTransform(**arrays["transform"], unit_first=description["unit_first"]),
-        conditioner=Conditioner(
+        **_sight(description, arrays),
+        latents=latent_space(target, arrays["codec"], arrays["latents"], description["codec"]),
+        velocity=velocity_of(description["velocity"], description["latent_shape"]),
+        velocity_params=arrays["velocity"],
+    )
+
+
+def _sight(description: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a condition of images, or nothing."""
+    if description["encoder"] is None:
+        if description["condition"] or description["caml"]:
+            raise UserError("a meta-model without an image encoder can have no condition.")
+        return {"encoder": None, "transform": None, "conditioner": None}
+    caml = None if description["caml"] is None else CAML(**description["caml"])
+    return {
+        "encoder": image_encoders.build(description["encoder"], arrays.get("encoder", {})),
+        "transform": FeatureTransform(**arrays["transform"], unit_first=description["unit_first"]),
+        "conditioner": Conditioner(
             None if caml is None else SlotStandardizer(**arrays["slots"]),
             None if caml is None else arrays["caml"],
             caml,
             tuple(description["condition"]),
         ),
-        latents=latent_space(target, arrays["codec"], arrays["latents"], description["codec"]),
-        velocity=velocity_of(description["velocity"], description["latent_shape"]),
-        velocity_params=arrays["velocity"],
-    )
+    }
 
 
 def latent_space(
@@ -188,9 +203,9 @@ def velocity_of(velocity: Mapping[str, Any], latent_shape: Sequence[int]) -> nn.
 
 def describe(
     kind: str,
-    encoder: ImageEncoder,
-    transform: FeatureTransform,
-    conditioner: Conditioner,
+    encoder: ImageEncoder | None,
+    transform: FeatureTransform | None,
+    conditioner: Conditioner | None,
     latents: LatentSpace,
     velocity_params: Any,
     **more: Any,
@@ -199,26 +214,35 @@ def describe(
 
     Args:
       kind: name of the registered target.
+      encoder, transform, conditioner: None, all three, of a model without a condition.
       more: what the parts do not tell: `codec`, `velocity`, `latent_shape`, `image_shape`,
         `source`, `sampling`, `trained_on`.
     """
     target, target_arrays = latents.target.describe()
-    caml, statistics = conditioner.caml, conditioner.statistics
     description = {
         "target": {"kind": kind, **target},
-        "encoder": encoder.describe(),
-        "unit_first": transform.unit_first,
-        "caml": None if caml is None else caml_sizes(caml),
-        "condition": list(conditioner.entries),
+        "encoder": None,
+        "unit_first": False,
+        "caml": None,
+        "condition": [],
         **more,
     }
     arrays = {
-        "transform": {"mean": transform.mean, "scale": transform.scale},
         "target": target_arrays,
         "codec": latents.variables,
         "latents": {"mean": latents.statistics.mean, "std": latents.statistics.std},
         "velocity": velocity_params,
     }
+    if encoder is None or transform is None or conditioner is None:
+        return description, arrays
+    caml, statistics = conditioner.caml, conditioner.statistics
+    description |= {
+        "encoder": encoder.describe(),
+        "unit_first": transform.unit_first,
+        "caml": None if caml is None else caml_sizes(caml),
+        "condition": list(conditioner.entries),
+    }
+    arrays["transform"] = {"mean": transform.mean, "scale": transform.scale}
     if encoder.variables:
         arrays["encoder"] = encoder.variables
     if caml is not None:

@@ -130,6 +130,14 @@ class Target:
         """The context of one sample for a support set; arrays have a leading axis 1."""
         return {}
 
+    def unshown(self, like: str | None) -> tuple[Any, tuple[Hashable, ...]]:
+        """The context of one sample where nothing is shown, and its classes.
+
+        Args:
+          like: as in `Support`.
+        """
+        raise UserError(f"{self.what} of this meta-model need a support set.")
+
     def probabilities(self, weights: np.ndarray, context: Any, run: RunImages) -> np.ndarray:
         """Class probabilities (S, m, n) of S networks on m images."""
         raise UserError(f"{self.what} of this meta-model are no classifiers.")

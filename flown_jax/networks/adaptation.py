@@ -13,6 +13,7 @@ trained are named parts; the generator itself stays as it is:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,14 +137,15 @@ def adapted(generator: Generator, trained: Mapping[str, Any]) -> Generator:
         raise UserError("what was trained is not of this generator: names or shapes differ.")
     found = generator
     if VELOCITY in trained:
-        found = found.replace(params=trained[VELOCITY])
+        found = dataclasses.replace(found, params=trained[VELOCITY])
     if RESIDUAL in trained:
-        found = found.replace(residual=trained[RESIDUAL])
+        found = dataclasses.replace(found, residual=trained[RESIDUAL])
     if DECODER in trained:
         variables = dict(found.latents.variables)
         every = flatten_dict(dict(variables["params"])) | flatten_dict(dict(trained[DECODER]))
         variables["params"] = unflatten_dict(every)
-        found = found.replace(latents=found.latents.replace(variables=variables))
+        latents = dataclasses.replace(found.latents, variables=variables)
+        found = dataclasses.replace(found, latents=latents)
     return found
 
 

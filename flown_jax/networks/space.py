@@ -201,6 +201,20 @@ class NetworkSpace(Target):
         banks = jax.tree.map(np.asarray, self.centres)
         return OfSet(nearest_set(jax.tree.map(np.asarray, support.condition), banks)[0])
 
+    def unshown(self, like: str | None) -> tuple[OfSet, tuple[Hashable, ...]]:
+        """The set that is named, or the only one, and its classes in the order of the outputs.
+
+        Raises:
+          UserError: an unknown set, or none is named of several.
+        """
+        if like is None and len(self.joint.names) > 1:
+            raise UserError(
+                f"like names the data set whose networks are wanted: {', '.join(self.joint.names)}."
+            )
+        name = self.joint.names[0] if like is None else like
+        self.joint.spec(name)
+        return OfSet(name), dict(self.class_names).get(name) or tuple(range(self._way))
+
     def probabilities(self, weights: np.ndarray, context: OfSet, run: RunImages) -> np.ndarray:
         """Class probabilities (S, m, n) of networks (S, D of the set) on images of any size."""
         (spec, base), images = self._network(context), run.images

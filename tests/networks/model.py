@@ -64,11 +64,12 @@ def target() -> NetworkSpace:
 
 
 @functools.cache
-def meta_model(graph: str = "") -> MetaModel:
+def meta_model(graph: str = "", conditional: bool = True) -> MetaModel:
     """Of random parts.
 
     Args:
       graph: backbone of an encoder of graphs; "" for none.
+      conditional: whether it is shown images.
     """
     about: dict[str, Any] = {"form": "mlp", "sizes": CODEC}
     if graph:
@@ -76,15 +77,18 @@ def meta_model(graph: str = "") -> MetaModel:
     codec = codec_of(about, target())
     variables = random_variables(codec, jnp.zeros((1, *target().shape)))
     velocity = make_velocity("mlp", LATENT, **VELOCITY)
-    known = {"features": jnp.zeros((1, zoos.CLASSES, WIDTH))}
+    known = {"features": jnp.zeros((1, zoos.CLASSES, WIDTH))} if conditional else None
     params = random_variables(velocity, jnp.zeros((1, *LATENT)), jnp.zeros(()), known)
     statistics = Standardiser(jnp.zeros(LATENT), jnp.full(LATENT, 2.0))
-    description, arrays = describe(
-        "networks",
+    sight: tuple[Any, Any, Any] = (
         from_function(f"{__name__}:pixels", side=SIDE, mirror=False),
         # What is darker than half becomes about -1, what is brighter about 1.
         FeatureTransform(jnp.full(WIDTH, 0.5), jnp.asarray(WIDTH**0.5)),
         Conditioner(None, None, None, ("features",)),
+    )
+    description, arrays = describe(
+        "networks",
+        *(sight if conditional else (None, None, None)),
         LatentSpace(target(), variables, statistics, codec),
         params,
         codec=about,

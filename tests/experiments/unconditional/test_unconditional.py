@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from experiments.unconditional import __main__ as unconditional
+from flown_jax import MetaModel
 from flown_jax.errors import UserError
 from tests.experiments.unconditional import little
 from tests.layers.helpers import quick_jit
@@ -100,6 +102,16 @@ def test_a_finished_run_is_shown_again(folders, finished, capsys):
     assert (finished / "results.json").stat().st_mtime_ns == before
     with pytest.raises(UserError, match="stage run-codec.* choose a new --workdir"):
         unconditional.run(little.few(little.config(*folders, seed=1, **brief)), str(finished))
+
+
+def test_the_meta_model_of_a_target_generates(finished):
+    for name in ("run", "seeds"):
+        networks = MetaModel.restore(finished, target=name).generate(samples=3)
+        assert networks.weights.shape == (3, little.little.SPEC.size)
+        shown = np.zeros((2, 9, 9, 3), np.uint8)
+        np.testing.assert_allclose(networks.predict(shown).sum(1), 1, atol=1e-5)
+    with pytest.raises(UserError, match="the meta-models of run, seeds: name one as target"):
+        MetaModel.restore(finished)
 
 
 @pytest.mark.parametrize(
