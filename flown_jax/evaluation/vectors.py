@@ -15,7 +15,7 @@ from flown_jax.evaluation.networks import network_logits
 from flown_jax.weights.spec import WeightSpec
 
 _IMAGES, _VECTORS = 50, 50  # at a time where the vectors are a part of the network
-_IMAGES_OF_WHOLE, _WHOLE = 50, 10  # of CNN-small this fits in a cache: half the time of 200, 20
+_IMAGES_OF_WHOLE, _WHOLE = 50, 4  # small CNNs then fit in a cache: half the time of 200, 20
 
 
 def measure(
