@@ -171,7 +171,8 @@ def _default() -> ConfigDict:
     config.fresh = ConfigDict({"networks": 3})  # of a trajectory's recipe, with other seeds
     config.evaluation = ConfigDict(
         {
-            "test_images": 0,  # the first so many; 0: all
+            # The first so many, by the kind of a zoo; 0: all.
+            "test_images": {"states": 2000, "seeds": 0},
             "choice_images": 2000,  # the first so many; 0: all
             "statistics_images": 2000,  # training images that BatchNorm's statistics are of
             "matching_images": 60,  # on which units are matched for distances
@@ -247,7 +248,8 @@ def _tiny(config: ConfigDict) -> None:
     config.rivals.update(strengths=(0.1, 0.5), tuned_on=4)
     config.trained_on.update(steps=(5, 10), networks=4, rates=(4e-3,), tuned_on=2)
     config.fresh.networks = 2
-    config.evaluation.update(test_images=100, choice_images=100, matching_images=20)
+    config.evaluation.test_images.update(states=100, seeds=100)
+    config.evaluation.update(choice_images=100, matching_images=20)
     config.evaluation.statistics_images = 100
 
 
@@ -289,3 +291,4 @@ def _paper(config: ConfigDict, encoder: str) -> None:
     config.pdiff.codec.recipe.update(large)
     config.pdiff.ddpm.recipe.update(large, ema_decay=0.9999)
     config.sampling.samples = 200
+    config.evaluation.test_images.states = 0

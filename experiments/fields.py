@@ -211,6 +211,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"network\.(start|part)", TEXT),
     # Generators of one zoo's networks.
     (r"targets\.[^.]+\.kind", known(("states", "seeds"))),
+    (r"test_images\.(states|seeds)", FROM_0),
     (r"align|brief", FLAG),
     (r"components", COUNT),
     (r"averaged", whole(2)),

@@ -117,7 +117,7 @@ def read(stages: Stages, config: ConfigDict, name: str) -> Target:
         }
         aligned = stages.common(f"{name}-aligned", inputs, _align)
         train, held_out = aligned.values["train"], aligned.values["held_out"]
-    limit = slice(0, config.evaluation.test_images or None)
+    limit = slice(0, config.evaluation.test_images[kind] or None)
     test = pictures(test_set, limit)
     base = found.base if found.spec.partial else None
     return Target(

@@ -38,7 +38,8 @@ def config(states: Any, seeds: Any, **values: Any) -> ConfigDict:
     found.held_out_every = 4
     found.rivals.averaged = 3
     found.trained_on.steps = (2, 4)
-    found.evaluation.update(test_images=50, choice_images=8)
+    found.evaluation.choice_images = 8
+    found.evaluation.test_images.update(states=50, seeds=50)
     named = {name.replace("__", "."): value for name, value in values.items()}
     return changed(found, named)
 
