@@ -179,12 +179,13 @@ def introduction(config: ConfigDict, targets: Sequence[Target]) -> str:
         part = "a part of a network" if target.spec.partial else "a whole network"
         parts.append(
             f"{target.name}: {len(target.train)} {kind}, {len(target.held_out)} held out, "
-            f"{target.spec.size:,} weights, {part}, judged on {len(target.test.labels):,} test images"
+            f"{target.spec.size:,} weights, {part}, judged on {len(target.test.labels):,} images"
         )
     seeds = any(target.kind == SEEDS for target in targets)
     units = " after their units were matched pair by pair" if any(t.cnn for t in targets) else ""
     return (
-        f"{config.sampling.samples} networks of each method. {'; '.join(parts)}. Distances are L2{units}, in units of the zoo: nearest "
+        f"{config.sampling.samples} networks of each method. {'; '.join(parts)} of the test split. "
+        f"Distances are L2{units}, in units of the zoo: nearest "
         "in medians of a training network's distance to the nearest other, diversity in mean "
         "distances of two training networks. Generators learn from the same networks with one seed "
         "of training; each row has draws of its own"
