@@ -31,6 +31,7 @@ from experiments.unconditional.measure import (
     reconstruction,
     reconstruction_rows,
     rows,
+    spaced,
 )
 from experiments.unconditional.model import model_stage
 from experiments.unconditional.report import say_reconstruction, screen, write
@@ -102,7 +103,8 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
     made["flow_on_pca"] = generators.flow(stages, config, components)
     count = config.sampling.samples
     for name, stage in kept.items():
-        made[f"{name}_reconstruction"] = Generated(stage.values["weights"][:count])
+        weights = stage.values["weights"]  # states far apart stand for all
+        made[f"{name}_reconstruction"] = Generated(weights[spaced(len(weights), count)])
 
     # What is no model.
     made |= rivals.untrained(stages, config, target)

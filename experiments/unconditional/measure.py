@@ -57,7 +57,7 @@ def _reconstruction(context: StageContext) -> dict[str, Any]:
         found = predictions(given.spec, weights, images, apply, host=given.base)
         return float((found == labels).mean())
 
-    found, few = decoded(given.codec, given.train), _spaced(len(given.train))
+    found, few = decoded(given.codec, given.train), spaced(len(given.train))
     about = described_latents(given.codec)
     return {
         "weights": found,
@@ -70,7 +70,7 @@ def _reconstruction(context: StageContext) -> dict[str, Any]:
     }
 
 
-def _spaced(count: int, most: int = 20) -> np.ndarray:
+def spaced(count: int, most: int = 20) -> np.ndarray:
     """At most so many of so many rows, at equal distances."""
     return np.arange(min(count, most)) * count // min(count, most)
 
