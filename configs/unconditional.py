@@ -39,6 +39,9 @@ _TABLE1 = (
     "convnext_cifar10",
 )
 _CELLS = tuple(f"{network}_{data}" for network in NETWORKS for data in DATASETS)
+# Where networks are less sure, the task loss needs more steps, and more weight against the others.
+_MORE: dict[str, Any] = {"codec": {"task_weight": 0.3, "recipe": {"steps": 6000}}}
+_LONGER = {"cifar10": _MORE, "stl10": _MORE}
 _STATES = {"cnn": "cnn_medium", "resnet18": "resnet18", "vit": "vit", "convnext": "convnext"}
 
 
@@ -92,7 +95,8 @@ def variants() -> tuple[str, ...]:
 def _target(variant: str, kind: str = "states", zoo: str = "", align: bool = False) -> ConfigDict:
     # brief: without the designs beside, without p-diff, and without rows that are trained on.
     of = {"zoo": zoo, "variant": variant, "kind": kind, "align": align, "brief": False}
-    return ConfigDict(of)
+    # What the kind's group has otherwise for this target's main design.
+    return ConfigDict({**of, "design": {}})
 
 
 def _cells(names: tuple[str, ...], paper: bool = False) -> dict[str, ConfigDict]:
@@ -107,13 +111,17 @@ def _cells(names: tuple[str, ...], paper: bool = False) -> dict[str, ConfigDict]
 
 
 def _seeds(names: tuple[str, ...]) -> dict[str, ConfigDict]:
-    return {n: _target(f"{n}_short", "seeds", f"zoos/{n}_short", align=True) for n in names}
+    found = {n: _target(f"{n}_short", "seeds", f"zoos/{n}_short", align=True) for n in names}
+    for name, target in found.items():
+        target.design = ConfigDict(_LONGER.get(name, {}))
+    return found
 
 
 def _raw(names: tuple[str, ...]) -> dict[str, ConfigDict]:
     found = {f"{n}_raw": _target(f"{n}_short", "seeds", f"zoos/{n}_short") for n in names}
-    for target in found.values():
+    for name, target in found.items():
         target.brief = True
+        target.design = ConfigDict(_LONGER.get(name.removesuffix("_raw"), {}))
     return found
 
 

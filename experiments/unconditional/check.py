@@ -54,11 +54,16 @@ def check(config: ConfigDict) -> None:
     specs = {name: _checked(config, name) for name in config.targets}
     for kind in KINDS:
         own = [spec for name, spec in specs.items() if config.targets[name].kind == kind]
-        for changes in ({}, *(part.to_dict() for part in config[kind].beside.values())):
-            design = changed(config[kind], changes)
+        for part in config[kind].beside.values():
+            design = changed(config[kind], part.to_dict())
             check_recipes(design, f"{kind}.")
             for spec in own:
                 _check_design(design, spec)
+    for name, spec in specs.items():
+        part = config.targets[name]
+        design = changed(config[part.kind], part.design.to_dict())
+        check_recipes(design, f"{part.kind}.")
+        _check_design(design, spec)
     sampling = {"solver": config.sampling.solver, "steps": config.sampling.steps}
     jax.eval_shape(lambda x: sample(lambda x, t, y: -x, x, **sampling).x1, jnp.zeros((1, 2)))
 

@@ -90,7 +90,8 @@ def make(stages: Stages, config: ConfigDict, target: Target, name: str = "") -> 
       name: of the changes in the kind's `beside`; "" for none.
     """
     own = config[target.kind]
-    own = changed(own, own.beside[name].to_dict() if name else {})
+    changes = own.beside[name] if name else config.targets[target.name].design
+    own = changed(own, changes.to_dict())
     inputs = {
         "codec": counted(own.codec),
         "seed": config.seed,

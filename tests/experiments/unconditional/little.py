@@ -28,6 +28,7 @@ def config(states: Any, seeds: Any, **values: Any) -> ConfigDict:
                 "kind": kind,
                 "align": align,
                 "brief": False,
+                "design": {},
             }
             for name, zoo, kind, align in (
                 ("run", states, "states", False),
