@@ -204,8 +204,9 @@ def test_adjoint_matching_moves_the_velocity_towards_the_reward(generator, batch
 
 
 def test_gradients_by_time_end_at_that_of_the_decoder(generator, batch):
+    generator = generator.replace(steps=2)
     found = quick_jit(gradient_norms, static_argnums=3)(generator, jax.random.key(0), batch, 4)
-    assert found.shape == (6,) and np.all(found > 0)
+    assert found.shape == (3,) and np.all(found > 0)
     z = generator.flow(generator.start(jax.random.key(0), 4))
     last = jax.grad(lambda z: -rewards(generator, z, batch).mean())(z)
     assert float(found[-1]) == pytest.approx(float(jnp.linalg.norm(last)), rel=1e-4)
