@@ -79,8 +79,6 @@ def lean_adjoint(
     reward: Reward,
     states: Array,
     condition: Any = None,
-    *,
-    temperature: float = 1.0,
 ) -> tuple[Array, Array]:
     """Adjoints a (K, B, ...) at the states of K steps, and the mean reward of their ends.
 
@@ -90,10 +88,10 @@ def lean_adjoint(
     Args:
       base: the velocity before tuning.
       reward: r(x_1 (B, ...)) -> (B,), r of a sample depending on that sample alone.
-      states: (K, B, ...) as `memoryless_sample` gives them.
+      states: (K, B, ...) as `memoryless_sample` gives them. condition: as in `sample`.
     """
     steps = len(states)
-    times, kappa, _ = _grid(steps, temperature, states.dtype)
+    times, kappa, _ = _grid(steps, 1.0, states.dtype)  # only sigma knows the temperature
     ends = states[-1] + base(states[-1], times[-1], condition) / steps
     rewards, gradient = jax.value_and_grad(lambda x: jnp.sum(reward(x)))(ends)
 
@@ -123,13 +121,15 @@ def adjoint_targets(
     Args:
       velocity, base: the flow as it is, and as it was before tuning.
       reward, x0, condition, steps, temperature: as in `lean_adjoint` and `memoryless_sample`.
+    Raises:
+      UserError: as `memoryless_sample`.
     """
     x0 = jnp.asarray(x0)
     states, _ = memoryless_sample(
         velocity, key, x0, condition, steps=steps, temperature=temperature
     )
     states = jax.lax.stop_gradient(states)
-    adjoint, mean = lean_adjoint(base, reward, states, condition, temperature=temperature)
+    adjoint, mean = lean_adjoint(base, reward, states, condition)
     times, _, sigma = _grid(steps, temperature, x0.dtype)
     before = jax.lax.map(lambda of: base(of[0], of[1], condition), (states, times))
     wanted = before - _over(sigma**2 / 2, adjoint) * adjoint

@@ -35,6 +35,10 @@ def shown(
 ) -> tuple[Any, Any, Sequence[Hashable]]:
     """The condition and the context of what a user shows, and the classes in order.
 
+    Args:
+      images, labels, class_names, like: as in `MetaModel.generate`.
+    Returns:
+      Named arrays (1, n, E), or None; the target's context; n names.
     Raises:
       UserError: as `MetaModel.generate`.
     """

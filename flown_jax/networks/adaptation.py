@@ -131,9 +131,11 @@ def adapted(generator: Generator, trained: Mapping[str, Any]) -> Generator:
     Raises:
       UserError: parts of another name or shape than the generator's.
     """
-    own = jax.eval_shape(lambda: parts_of(generator, list(trained) or [RESIDUAL]))
+    if not trained:
+        return generator
+    own = jax.eval_shape(lambda: parts_of(generator, list(trained)))
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (dict(trained), own)]
-    if trained and shapes[0] != shapes[1]:
+    if shapes[0] != shapes[1]:
         raise UserError("what was trained is not of this generator: names or shapes differ.")
     found = generator
     if VELOCITY in trained:

@@ -68,6 +68,26 @@ def gradient(generator, batch, names, **options):
     return quick_jit(jax.grad(loss, has_aux=True))(parts_of(generator, names))
 
 
+def descend(loss, generator, batch, name, keys, **options):
+    """A part after 60 steps with so many keys in turn, and the cross-entropy of each step."""
+    optimizer, trained = optax.adam(0.01), parts_of(generator, [name])
+    state = optimizer.init(trained)
+
+    @quick_jit
+    def step(trained, state, key):
+        (_, metrics), found = jax.value_and_grad(loss, has_aux=True)(
+            trained, key, batch, generator, **options
+        )
+        updates, state = optimizer.update(found, state)
+        return optax.apply_updates(trained, updates), state, metrics["task"]
+
+    tasks = []
+    for number in range(60):
+        trained, state, task = step(trained, state, jax.random.key(number % keys))
+        tasks.append(float(task))
+    return trained, tasks
+
+
 def test_unchanged_parts_change_nothing(generator):
     again = adapted(generator, parts_of(generator, EVERY))
     np.testing.assert_allclose(draws(again), draws(generator), rtol=1e-6)
@@ -145,21 +165,7 @@ def test_rewards_are_the_negative_loss_of_each(generator, batch):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_training_a_part_lowers_the_loss(generator, batch, name):
-    optimizer, trained = optax.adam(0.01), parts_of(generator, [name])
-    state = optimizer.init(trained)
-
-    @quick_jit
-    def step(trained, state, key):
-        (_, metrics), found = jax.value_and_grad(adaptation_loss, has_aux=True)(
-            trained, key, batch, generator, **OPTIONS
-        )
-        updates, state = optimizer.update(found, state)
-        return optax.apply_updates(trained, updates), state, metrics["task"]
-
-    tasks = []
-    for _ in range(60):
-        trained, state, task = step(trained, state, jax.random.key(0))
-        tasks.append(float(task))
+    _, tasks = descend(adaptation_loss, generator, batch, name, 1, **OPTIONS)
     assert tasks[-1] < tasks[0] - 0.005
 
 
@@ -180,21 +186,7 @@ def test_the_diversity_term_keeps_networks_apart(generator, batch):
 
 def test_adjoint_matching_moves_the_velocity_towards_the_reward(generator, batch):
     options = {"networks": 8, "steps": 8, "strength": 20.0, "last": 2, "others": 2}
-    optimizer, trained = optax.adam(0.01), parts_of(generator, [VELOCITY])
-    state = optimizer.init(trained)
-
-    @quick_jit
-    def step(trained, state, key):
-        (_, metrics), found = jax.value_and_grad(adjoint_loss, has_aux=True)(
-            trained, key, batch, generator, **options
-        )
-        updates, state = optimizer.update(found, state)
-        return optax.apply_updates(trained, updates), state, metrics["task"]
-
-    tasks = []
-    for number in range(60):
-        trained, state, task = step(trained, state, jax.random.key(number % 6))
-        tasks.append(float(task))
+    trained, tasks = descend(adjoint_loss, generator, batch, VELOCITY, 6, **options)
     assert np.mean(tasks[-6:]) < np.mean(tasks[:6])
     with pytest.raises(UserError, match="trains the velocity, and nothing beside it"):
         adjoint_loss(parts_of(generator, EVERY), jax.random.key(0), batch, generator, networks=2)
