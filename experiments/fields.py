@@ -26,6 +26,7 @@ from flown_jax.errors import UserError
 from flown_jax.flow.density import RULES as BANDWIDTHS
 from flown_jax.flow.sources import NAMES as SOURCES
 from flown_jax.models.activations import get_activation
+from flown_jax.networks.adaptation import PARTS
 from flown_jax.networks.batches import TARGETS
 from flown_jax.training.augmentation import augmentation
 from flown_jax.training.optimizers import SCHEDULES
@@ -133,6 +134,21 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"share|tensorboard|mirror|unit_first|use_bias|centred|standardised|sharpened", FLAG),
     (r"nesterov|permute|encode|sizes\.(use_scale_shift_norm|wide|first_time)", FLAG),
     (r"trajectory\.(epochs|count|every)|(choice|statistics)_images", FROM_0),
+    # Adaptation.
+    (r"cut\.steps|spread|few|rivals\.curve", some(COUNT)),
+    (
+        r"(adapt|adjoint|reweighted|rivals)\.networks|reweighted\.(rounds|images)|few_steps|adapt\.shown",
+        COUNT,
+    ),
+    (r"adapt\.parts", some(known(PARTS))),
+    (r"adapt\.rates\.[^.]+", some(POSITIVE)),
+    (r"gradient_from", SHARE),
+    (r"cut\.times", some(SHARE)),
+    (r"match_names", FLAG),
+    (r"adjoint\.(last|others)|new_images|targets\.[^.]+\.margin", FROM_0),
+    (r"adjoint\.largest", SIZE),
+    (r"strength|reweighted\.temperature", POSITIVE),
+    (r"targets\.[^.]+\.new", TEXT),
     # Recipes.
     (r"ensemble\.recipe\.steps|(base|trained|recipe)\.epochs", FROM_0),
     (r"trained_on\.steps", some(COUNT)),
@@ -166,7 +182,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"lengths|l2|inverse_penalties|temperatures|(learning_)?rates", some(POSITIVE)),
     (r"base_scales", some(POSITIVE, 0)),
     # Readers of networks.
-    (r"targets\.[^.]+\.zoo", ANY_TEXT),
+    (r"targets\.[^.]+\.(zoo|base|base_of)", ANY_TEXT),
     (r"zoo", TEXT),
     (r"label", known(("test_accuracy", "validation_accuracy"))),
     (r"penalties", some(POSITIVE)),

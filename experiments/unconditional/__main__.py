@@ -19,24 +19,26 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import command
+from experiments import zoo_generators as generators
 from experiments.report import REPORT, heading, standing
 from experiments.stages import Stages
-from experiments.unconditional import generators, pdiff, rivals
+from experiments.unconditional import pdiff, rivals
 from experiments.unconditional.check import check
-from experiments.unconditional.generators import Generated
-from experiments.unconditional.measure import (
+from experiments.unconditional.report import screen, write
+from experiments.unconditional.words import verdicts
+from experiments.zoo_generators import Generated
+from experiments.zoo_measures import (
     HELD_OUT,
     ORIGINALS,
     Measures,
     reconstruction,
     reconstruction_rows,
     rows,
+    say_reconstruction,
     spaced,
 )
-from experiments.unconditional.model import model_stage
-from experiments.unconditional.report import say_reconstruction, screen, write
-from experiments.unconditional.targets import Target, read
-from experiments.unconditional.words import verdicts
+from experiments.zoo_model import model_stage
+from experiments.zoo_targets import Target, read
 from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.workdir import Workdir
 

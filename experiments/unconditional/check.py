@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from configs.trajectory import variants as trajectories
 from configs.unconditional import get_config
-from configs.zoo import variants as zoos
-from experiments import one_zoo
 from experiments.codec import checked_latent
 from experiments.designs import changed
-from experiments.fields import check_at_most, check_fields, check_images, check_recipes, fitting
-from experiments.unconditional.targets import KINDS, SEEDS, STATES
+from experiments.fields import check_at_most, check_fields, check_recipes, fitting
+from experiments.zoo_check import check_zoos
+from experiments.zoo_targets import KINDS
 from flown_jax.encoders.codecs import tuples
 from flown_jax.errors import UserError
 from flown_jax.flow.couplings import get_coupling
 from flown_jax.flow.sampling import sample
 from flown_jax.flow.sources import get_source
-from flown_jax.models.cnn import cnn_small
 from flown_jax.velocity.make import make_velocity
 from flown_jax.weights.spec import WeightSpec
-
-
-@functools.cache
-def _spec() -> WeightSpec:
-    """Of CNN-small; the spec of a zoo that is trained here is known later."""
-    module, images = cnn_small(), jnp.zeros((1, 28, 28, 3))
-    return WeightSpec.from_module(module, jax.eval_shape(module.init, jax.random.key(0), images))
 
 
 def check(config: ConfigDict) -> None:
@@ -51,7 +39,7 @@ def check(config: ConfigDict) -> None:
     check_at_most(config, "ddpm.steps", "ddpm.timesteps")
     check_at_most(config, "pdiff.ddpm.steps", "pdiff.ddpm.timesteps")
     check_recipes(config)
-    specs = {name: _checked(config, name) for name in config.targets}
+    specs = check_zoos(config)
     for kind in KINDS:
         own = [spec for name, spec in specs.items() if config.targets[name].kind == kind]
         for part in config[kind].beside.values():
@@ -66,35 +54,6 @@ def check(config: ConfigDict) -> None:
         _check_design(design, spec)
     sampling = {"solver": config.sampling.solver, "steps": config.sampling.steps}
     jax.eval_shape(lambda x: sample(lambda x, t, y: -x, x, **sampling).x1, jnp.zeros((1, 2)))
-
-
-def _checked(config: ConfigDict, name: str) -> WeightSpec:
-    """The spec of a target, as far as it is known."""
-    part, where = config.targets[name], f"targets.{name}"
-    if not part.zoo:
-        known = zoos() if part.kind == SEEDS else trajectories()
-        if part.variant not in known:
-            file = "zoo" if part.kind == SEEDS else "trajectory"
-            raise UserError(
-                f"{where}.zoo is empty, and configs/{file}.py has no variant {part.variant!r}: "
-                "give a folder."
-            )
-        return _spec()
-    found = one_zoo.read(part.zoo, config.held_out_every)
-    kind = STATES if found.single else SEEDS
-    if kind != part.kind:
-        raise UserError(
-            f"{where}.kind is {part.kind!r}, and the zoo in {part.zoo} has {kind}: set it."
-        )
-    if part.align and kind == STATES:
-        raise UserError(f"{where}.align is True; states of one network have one order of units.")
-    check_images(found.dataset, config.data.dir)
-    if len(found.train) < config.rivals.averaged:
-        raise UserError(
-            f"rivals.averaged is {config.rivals.averaged}; the zoo in {part.zoo} has "
-            f"{len(found.train)} networks to average."
-        )
-    return found.spec
 
 
 def _check_design(config: ConfigDict, spec: WeightSpec) -> None:

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from experiments.codec import described
 from experiments.designs import latent_shape, latent_values, network_of, schedule
 from experiments.stages import Stages, recipe
-from experiments.unconditional.generators import Design, Generated, drawn, generated
-from experiments.unconditional.targets import ZOO, Target
+from experiments.zoo_generators import Design, Generated, drawn, generated
+from experiments.zoo_targets import ZOO, Target
 from flown_jax.encoders.losses import pdiff_loss
 from flown_jax.meta_model import losses
 from flown_jax.meta_model.build import codec_of

@@ -10,12 +10,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.report import write_report
-from experiments.unconditional.measure import TABLE
-from experiments.unconditional.targets import Target
 from experiments.unconditional.words import family, introduction, remarks
+from experiments.zoo_measures import TABLE
 from flown_jax.evaluation import tables
 from flown_jax.evaluation.audit_figures import accuracy_against
-from flown_jax.training.stages import StageResult
 
 _MAIN = (
     "accuracy",
@@ -58,17 +56,6 @@ _ON_SCREEN = (
     "direction_diversity",
     "length",
 )
-
-
-def say_reconstruction(target: Target, kept: Mapping[str, StageResult]) -> None:
-    """Print what autoencoders keep, on images to choose by, before anything flows."""
-    for name, stage in kept.items():
-        of = stage.values
-        print(
-            f"{target.name}, {name}: decode(encode(w)) has {100 * of['accuracy']:.1f} % where the "
-            f"networks have {100 * of['originals']:.1f} %, R2 {of['r2']:.3f}, of held-out ones "
-            f"{of['r2_held_out']:.3f}; {of['latent']} latent numbers of deviation {of['std']:.3g}"
-        )
 
 
 def screen(results: Mapping[str, Any]) -> None:

@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from configs.trajectory import variants as trajectories
 from experiments.fresh import fresh_networks
 from experiments.stages import Stages
-from experiments.unconditional.generators import Generated
-from experiments.unconditional.targets import SEEDS, Target, trajectory_of
+from experiments.zoo_generators import Generated
+from experiments.zoo_targets import SEEDS, Target, trajectory_of
 from flown_jax.evaluation.vectors import predictions
 from flown_jax.meta_model.keys import named_key, named_seed
 from flown_jax.networks import rivals

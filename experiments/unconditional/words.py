@@ -7,8 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.unconditional.measure import HELD_OUT, ORIGINALS, TABLE
-from experiments.unconditional.targets import SEEDS, STATES, Target
+from experiments.zoo_measures import HELD_OUT, ORIGINALS, TABLE
+from experiments.zoo_targets import SEEDS, STATES, Target
 
 Row = Mapping[str, Any]
 GENERATOR, RECONSTRUCTION, NO_MODEL, NETWORKS = (

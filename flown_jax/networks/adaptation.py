@@ -27,11 +27,13 @@ from jax import Array
 from flown_jax.errors import UserError
 from flown_jax.flow.adjoint_matching import adjoint_matching_loss, adjoint_targets, drawn_steps
 from flown_jax.flow.sampling import sample, time_grid
-from flown_jax.flow.sources import Source
+from flown_jax.flow.sources import Source, get_source
+from flown_jax.meta_model.build import Parts
 from flown_jax.meta_model.latents import LatentSpace
 from flown_jax.meta_model.mixing import shortfall
 from flown_jax.meta_model.sampling import as_velocity, each_row
 from flown_jax.networks.space import OfSet
+from flown_jax.weights.spec import WeightSpec
 
 VELOCITY, RESIDUAL, DECODER = PARTS = ("velocity", "residual", "decoder")
 Trained = dict[str, Any]
@@ -97,6 +99,35 @@ class Generator:
     def draw(self, key: Array, count: int) -> Array:
         """New networks (count, D of the set)."""
         return self.weights(self.targets(self.flow(self.start(key, count))))
+
+
+def generator_of(
+    model: Parts,
+    condition: Any,
+    context: OfSet,
+    *,
+    solver: str | None = None,
+    steps: int | None = None,
+) -> Generator:
+    """The generator of a trained meta-model of whole networks, such as `MetaModel.parts`.
+
+    Args:
+      condition, context: as `meta_model.support.shown` gives them.
+      solver, steps: None takes what the meta-model was made with.
+    """
+    known = model.description
+    sampling = known["sampling"]
+    return Generator(
+        model.latents,
+        model.velocity_params,
+        condition,
+        velocity=model.velocity,
+        context=context,
+        source=get_source(known["source"]).trained_on(known["latent_shape"]),
+        latent_shape=model.latents.latent_shape(tuple(known["latent_shape"]), condition),
+        solver=sampling["solver"] if solver is None else solver,
+        steps=sampling["steps"] if steps is None else steps,
+    )
 
 
 def parts_of(generator: Generator, names: Sequence[str]) -> Trained:
@@ -175,6 +206,8 @@ def adaptation_loss(
       diversity_target: the distance that is wanted, in mean distances of two training networks.
     Returns:
       The loss, and `task`, in nats, and `diversity`, the mean distance in the same unit.
+    Raises:
+      UserError: images of another shape than the networks take.
     """
     now = adapted(generator, trained)
     x0 = now.start(key, networks)
@@ -194,6 +227,7 @@ def decoded_loss(
 ) -> tuple[Array, dict[str, Array]]:
     """The loss of `adaptation_loss` at given latents z (S, ...)."""
     target, context = generator.latents.target, generator.context
+    _check_images(target.network(context)[0], batch["images"])
     x1 = generator.targets(z)
     given = {**batch, "context": context}
     task = jnp.mean(target.task_loss(generator.weights(x1), given))
@@ -263,20 +297,17 @@ def gradient_norms(
     x0, condition = generator.start(key, networks), generator.conditions(networks)
     grid = time_grid(generator.steps)
 
-    def solve(x: Array, start: int, end: int) -> Array:
-        if start == end:
-            return x
+    def loss(moved: Array) -> Array:
+        # What is added to a state, nothing, has the gradient of that state.
+        x = x0 + moved[0]
         velocity = as_velocity(generator.velocity, generator.params)
-        times = grid[start : end + 1]
-        return sample(velocity, x, condition, solver=generator.solver, ts=times).x1
+        for number, by in enumerate(moved[1:]):
+            times = grid[number : number + 2]
+            x = sample(velocity, x, condition, solver=generator.solver, ts=times).x1 + by
+        return decoded_loss(generator, x, batch)[0]
 
-    def norm(number: int) -> Array:
-        def loss(x: Array) -> Array:
-            return decoded_loss(generator, solve(x, number, generator.steps), batch)[0]
-
-        return jnp.linalg.norm(jax.grad(loss)(solve(x0, 0, number)))
-
-    return jnp.stack([norm(number) for number in range(generator.steps + 1)])
+    gradient = jax.grad(loss)(jnp.zeros((len(grid), *x0.shape)))
+    return jnp.sqrt(jnp.sum(jnp.square(gradient), tuple(range(1, gradient.ndim))))
 
 
 def rewards(generator: Generator, z: Array, batch: Mapping[str, Any]) -> Array:
@@ -284,6 +315,33 @@ def rewards(generator: Generator, z: Array, batch: Mapping[str, Any]) -> Array:
     target = generator.latents.target
     given = {**batch, "context": generator.context}
     return -target.task_loss(generator.weights(generator.targets(z)), given).mean(-1)
+
+
+def refine_loss(
+    trained: Trained, key: Array, batch: Mapping[str, Any], generator: Generator
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of latents, each trained by itself behind the frozen decoder.
+
+    No velocity can do better than the best of them: it is the ceiling of its adaptation.
+
+    Args:
+      trained: {"latent": (S, ...)}, standardised.
+    """
+    del key
+    loss, metrics = decoded_loss(generator, trained["latent"], batch)
+    # The gradient of a sum is each latent's own.
+    return loss * len(trained["latent"]), metrics
+
+
+def _check_images(spec: WeightSpec, images: Array) -> None:
+    known = spec.inputs_dict
+    if not known:
+        return
+    wanted = (known["size"], known["size"], known["channels"])
+    if jnp.shape(images)[1:] != wanted:
+        raise UserError(
+            f"the networks take images {wanted}, preprocessed, not {jnp.shape(images)[1:]}."
+        )
 
 
 def _decoding(generator: Generator) -> list[tuple[str, ...]]:

@@ -126,7 +126,7 @@ class NetworkSpace(Target):
           weights: (M, D of the set).
           batch: `context`, `images` (b, H, W, C), preprocessed, and `labels` (b,).
         """
-        spec, base = self._network(batch["context"])
+        spec, base = self.network(batch["context"])
         scores = network_logits(spec, weights, batch["images"], base)
         targets = jnp.broadcast_to(batch["labels"], scores.shape[:2])
         return optax.softmax_cross_entropy_with_integer_labels(scores, targets)
@@ -151,7 +151,7 @@ class NetworkSpace(Target):
         arrays |= {name: value for name, value in optional.items() if value is not None}
         return {"way": self._way, "sets": sets}, arrays
 
-    def _network(self, context: OfSet) -> tuple[WeightSpec, Any]:
+    def network(self, context: OfSet) -> tuple[WeightSpec, Any]:
         """Spec and base of a set's networks."""
         base = None if self.bases is None else self.bases[context.name]
         return self.joint.spec(context.name), base
@@ -217,7 +217,7 @@ class NetworkSpace(Target):
 
     def probabilities(self, weights: np.ndarray, context: OfSet, run: RunImages) -> np.ndarray:
         """Class probabilities (S, m, n) of networks (S, D of the set) on images of any size."""
-        (spec, base), images = self._network(context), run.images
+        (spec, base), images = self.network(context), run.images
         if images.dtype != np.uint8:
             images = np.round(255 * images).astype(np.uint8)
         inputs = Preprocessing.from_dict(spec.inputs_dict).apply(images)
@@ -225,7 +225,7 @@ class NetworkSpace(Target):
 
     def state_dicts(self, weights: np.ndarray, context: OfSet) -> list[dict[str, np.ndarray]]:
         """Of each whole network, as a torch module of the same architecture loads them."""
-        spec, base = self._network(context)
+        spec, base = self.network(context)
         names = spec.module().state_dict_names()
         found = []
         for one in np.asarray(weights):

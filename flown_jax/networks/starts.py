@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -33,15 +34,20 @@ def random_starts(keys: jax.Array, spec: WeightSpec, scheme: str) -> np.ndarray 
     Raises:
       UserError: an unknown scheme.
     """
-    module, inputs = spec.module(), spec.inputs_dict
-    if not isinstance(module, CNN):
+    if not isinstance(spec.module(), CNN):
         return None
+    return np.asarray(_random_starts(keys, spec, scheme), np.float32)
+
+
+@partial(jax.jit, static_argnames=("spec", "scheme"))
+def _random_starts(keys: jax.Array, spec: WeightSpec, scheme: str) -> jax.Array:
+    module, inputs = spec.module(), spec.inputs_dict
     shape = (inputs["size"], inputs["size"], inputs["channels"])
 
     def one(key: jax.Array) -> jax.Array:
         return spec.flatten({"params": initialise_cnn(key, module, shape, scheme)})
 
-    return np.asarray(jax.jit(jax.vmap(one))(keys), np.float32)
+    return jax.vmap(one)(keys)
 
 
 def members(seed: int, weights: np.ndarray, count: int) -> np.ndarray:

@@ -99,7 +99,8 @@ def train_starts(
     # One epoch of as many images as the steps take.
     rows = np.resize(order, steps * batch)
     counts = [len(weights) for weights in starts.values()]
-    tried = {kind: weights[:tuned_on] for kind, weights in starts.items()}
+    # A kind with fewer starts tries its own again, with other orders of the images.
+    tried = {kind: w[np.arange(tuned_on) % len(w)] for kind, w in starts.items()}
     _, found = train_with_rates(
         context,
         spec,

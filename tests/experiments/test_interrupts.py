@@ -16,6 +16,7 @@ from experiments import command, interrupts
 from tests.parity.fixtures import ROOT
 
 COMMANDS = (
+    "adapt",
     "compare",
     "fewshot",
     "import_zoo",

@@ -12,7 +12,7 @@ import pytest
 from experiments.stages import Stages
 from experiments.unconditional import __main__ as unconditional
 from experiments.unconditional import rivals
-from experiments.unconditional.targets import ZOO, read
+from experiments.zoo_targets import ZOO, read
 from flown_jax.data import image_sets
 from flown_jax.training import Records, StageContext
 from tests.experiments import seen, walk

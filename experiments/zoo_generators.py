@@ -29,7 +29,7 @@ from experiments.designs import (
     schedule,
 )
 from experiments.stages import Stages, recipe
-from experiments.unconditional.targets import ZOO, Target
+from experiments.zoo_targets import ZOO, Target
 from flown_jax.flow.sources import get_source
 from flown_jax.meta_model import losses
 from flown_jax.meta_model.build import codec_of

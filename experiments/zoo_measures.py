@@ -10,8 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.stages import Stages
-from experiments.unconditional.generators import Design, Generated, decoded, described_latents
-from experiments.unconditional.targets import STATES, Target
+from experiments.zoo_generators import Design, Generated, decoded, described_latents
+from experiments.zoo_targets import STATES, Target
 from flown_jax.data.pictures import Pictures
 from flown_jax.evaluation import audit
 from flown_jax.evaluation.batch_statistics import reestimated
@@ -70,6 +70,17 @@ def _reconstruction(context: StageContext) -> dict[str, Any]:
     }
 
 
+def say_reconstruction(target: Target, kept: Mapping[str, StageResult]) -> None:
+    """Print what autoencoders keep, on images to choose by, before anything flows."""
+    for name, stage in kept.items():
+        of = stage.values
+        print(
+            f"{target.name}, {name}: decode(encode(w)) has {100 * of['accuracy']:.1f} % where the "
+            f"networks have {100 * of['originals']:.1f} %, R2 {of['r2']:.3f}, of held-out ones "
+            f"{of['r2_held_out']:.3f}; {of['latent']} latent numbers of deviation {of['std']:.3g}"
+        )
+
+
 def spaced(count: int, most: int = 20) -> np.ndarray:
     """At most so many of so many rows, at equal distances."""
     return np.arange(min(count, most)) * count // min(count, most)
@@ -78,14 +89,17 @@ def spaced(count: int, most: int = 20) -> np.ndarray:
 class Measures:
     """The audit of one target's methods, in units of its own zoo.
 
+    Args:
+      name: stands behind the stages' names where a target is judged in several ways.
+
     Attributes:
       yard: finished stage, what the zoo itself gives.
     """
 
-    def __init__(self, stages: Stages, config: ConfigDict, target: Target) -> None:
+    def __init__(self, stages: Stages, config: ConfigDict, target: Target, name: str = "") -> None:
         part, count = config.evaluation, config.evaluation.matching_images
         images = target.images
-        self._stages, self._target = stages, target
+        self._stages, self._name = stages, "-".join([target.name, *[name] * bool(name)])
         self._inputs = {
             "spec": target.spec,
             "base": target.base,
@@ -97,7 +111,7 @@ class Measures:
             "performant": part.performant,
             "networks": part.networks,
         }
-        self.yard = stages.common(f"{target.name}-yard", self._inputs, _yard)
+        self.yard = stages.common(f"{self._name}-yard", self._inputs, _yard)
 
     def of(self, method: str, made: Generated) -> StageResult:
         """A stage: {"metrics": name -> {"value", "ci95", "n"}, "samples": name -> (S,)}."""
@@ -107,7 +121,7 @@ class Measures:
             "weights": made.weights,
             "itself": method == ORIGINALS,
         }
-        return self._stages(f"{self._target.name}-measures-{method}", inputs, _measure)
+        return self._stages(f"{self._name}-measures-{method}", inputs, _measure)
 
 
 def _first(pictures: Pictures, count: int) -> Pictures:

@@ -9,16 +9,19 @@ from ml_collections import ConfigDict
 
 from experiments.designs import latent_shape, latents_of
 from experiments.stages import Stages
-from experiments.unconditional.generators import Design, flow_stage
-from experiments.unconditional.targets import SEEDS, ZOO
+from experiments.zoo_generators import Design, flow_stage
+from experiments.zoo_targets import SEEDS, ZOO
 from flown_jax.meta_model.build import describe
 from flown_jax.training.stages import StageContext, StageResult
 
 
-def model_stage(stages: Stages, config: ConfigDict, design: Design) -> StageResult:
+def model_stage(
+    stages: Stages, config: ConfigDict, design: Design, name: str | None = None
+) -> StageResult:
     """The description and arrays of the meta-model, of which `MetaModel.restore` makes it.
 
-    It is the stage `model` of a run with one target, and `model-NAME` of one with several.
+    Args:
+      name: of the stage; None for `model` in a run with one target, `model-NAME` with several.
     """
     target, own = design.target, design.config
     kind = "networks of as many seeds" if target.kind == SEEDS else "states of one network"
@@ -32,7 +35,8 @@ def model_stage(stages: Stages, config: ConfigDict, design: Design) -> StageResu
         "inputs": target.spec.inputs_dict,
         "trained_on": f"Trained on {len(target.train)} {kind}.",
     }
-    name = "model" if len(config.targets) == 1 else f"model-{target.name}"
+    if name is None:
+        name = "model" if len(config.targets) == 1 else f"model-{target.name}"
     return stages(name, inputs, _assemble)
 
 
