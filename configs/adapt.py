@@ -62,7 +62,7 @@ def _pair(name: str) -> ConfigDict:
 
 
 def _target(variant: str, kind: str, zoo: str, new: str) -> ConfigDict:
-    of = {"zoo": zoo, "variant": variant, "kind": kind, "align": kind == "seeds", "brief": True}
+    of = {"zoo": zoo, "variant": variant, "kind": kind, "align": kind == "seeds", "brief": False}
     # MNIST's digits have a margin, USPS's have none.
     given = {"base": "", "base_of": "", "design": {}}
     return ConfigDict({**of, "new": new, "margin": 3 if new == "usps" else 0, **given})
@@ -85,7 +85,8 @@ def _default() -> ConfigDict:
         }
     )
     # Zoos whose generators are adapted, each to a data set `new`. A folder, or "" for the variant
-    # of configs/trajectory.py (kind states) or configs/zoo.py (kind seeds), trained here.
+    # of configs/trajectory.py (kind states) or configs/zoo.py (kind seeds), trained here. Brief: no
+    # other ways of adapting, no few images, no curves of fine-tuning and no table of the cut.
     config.targets = ConfigDict({})
     config.held_out_every = 10  # of the states of a trajectory
     # Of a trajectory that is trained here; zeros take the variant's own.

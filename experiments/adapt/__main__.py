@@ -73,11 +73,12 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
     name = target.name
     fresh = new.read(config, target)
     given = base.given(stages, config, target, fresh)
-    count = config.sampling.samples
+    count, brief = config.sampling.samples, config.targets[name].brief
 
+    others = () if brief else (parts.ALONE, parts.ADJOINT, parts.REWEIGHTED)
     adapted = {
         part: parts.adapt(stages, config, name, given, fresh, part)
-        for part in (*config.adapt.parts, parts.ALONE, parts.ADJOINT, parts.REWEIGHTED)
+        for part in (*config.adapt.parts, *others)
     }
     model_stage(stages, config, target, fresh, given, adapted[config.adapt.parts[-1]])
     budgets: dict[str, progress.Curve] = {}
@@ -90,8 +91,10 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
     if target.cnn:
         starts = fine_tuned.starts(stages, config, target, given)
         made |= fine_tuned.rows(stages, config, target, fresh, given, made, starts)
-        of_zoo = {kind: own for kind, own in starts.items() if kind in rivals.PLAIN}
-        budgets = progress.plain_stage(stages, config, target, fresh, of_zoo)
+        if not brief:
+            made |= fine_tuned.few_images(stages, config, target, fresh, given, starts)
+            of_zoo = {kind: own for kind, own in starts.items() if kind in rivals.PLAIN}
+            budgets = progress.plain_stage(stages, config, target, fresh, of_zoo)
 
     judged = _judged(target, fresh)
     measures = Measures(stages, config, judged)
@@ -109,7 +112,7 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
         "new": fresh,
         "rows": found,
         "samples": {method: of.values["samples"] for method, of in measured.items()},
-        "cut": cut(stages, config, name, given, fresh).values,
+        "cut": None if brief else cut(stages, config, name, given, fresh).values,
         "curves": progress.curves_of(adapted, budgets),
         "remarks": [*target.remarks, *fresh.remarks, *verdicts(name, found)],
     }

@@ -49,6 +49,24 @@ def rows(
             wanted = _apart(made[part].weights) / unit
             moved = rivals.deviations(config, target, plain["mean"].weights[0], wanted)
             found[f"mean_with_deviations_of_{part}"] = moved
+    return found
+
+
+def few_images(
+    stages: Stages,
+    config: ConfigDict,
+    target: Target,
+    fresh: New,
+    given: dict[str, Any],
+    begun: dict[str, np.ndarray],
+) -> dict[str, Generated]:
+    """Rows of few images, adapted and trained on; of whole CNNs.
+
+    Args:
+      begun: as `starts` gives them.
+    """
+    name, found = target.name, {}
+    each = config.rivals.networks
     for count in config.rivals.few:
         for part in config.adapt.parts:
             stage = few.adapted(stages, config, name, given, fresh, part, count)

@@ -52,7 +52,8 @@ def write(
     for name, title in results["titles"].items():
         drawn = tables.markdown(rows, name, TABLE, words, _MAIN)
         texts[title] = f"{drawn}\n\n{tables.note(rows, [name], TABLE, _MAIN)}".rstrip()
-        texts[f"{title}: the gradient cut"] = cut_table(results["cuts"][name])
+        if results["cuts"][name] is not None:
+            texts[f"{title}: the gradient cut"] = cut_table(results["cuts"][name])
         path = workdir / "figures" / f"{name}.png"
         samples = done[name]["samples"]
         accuracy_against(path, samples, {method: _family(method) for method in samples})

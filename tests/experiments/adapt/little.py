@@ -22,7 +22,7 @@ def config(zoo: Any, **values: Any) -> ConfigDict:
     """The tiny config on it; keys have __ for dots."""
     found = get_config("tiny").copy_and_resolve_references()
     found.unlock()
-    own = {"zoo": str(zoo), "variant": "none", "kind": "seeds", "align": True, "brief": True}
+    own = {"zoo": str(zoo), "variant": "none", "kind": "seeds", "align": True, "brief": False}
     own |= {"new": "latin", "margin": 0, "base": "", "base_of": "", "design": {}}
     found.targets = ConfigDict({"digits_latin": own})
     found.data.new_images = 40
