@@ -18,8 +18,10 @@ from flown_jax.networks.adaptation import (
     adaptation_loss,
     adapted,
     adjoint_loss,
+    generator_of,
     gradient_norms,
     parts_of,
+    refine_loss,
     rewards,
 )
 from flown_jax.networks.space import OfSet
@@ -202,6 +204,38 @@ def test_gradients_by_time_end_at_that_of_the_decoder(generator, batch):
     z = generator.flow(generator.start(jax.random.key(0), 4))
     last = jax.grad(lambda z: -rewards(generator, z, batch).mean())(z)
     assert float(found[-1]) == pytest.approx(float(jnp.linalg.norm(last)), rel=1e-4)
+
+
+def test_each_latent_is_refined_by_itself(generator, batch):
+    z = jax.random.normal(jax.random.key(5), (3, *model.LATENT))
+
+    @quick_jit
+    def gradient_of(z):
+        key = jax.random.key(0)
+        return jax.grad(lambda z: refine_loss({"latent": z}, key, batch, generator)[0])(z)
+
+    every = gradient_of(z)
+    other = gradient_of(z.at[0].set(0.5))
+    np.testing.assert_allclose(every[1:], other[1:], atol=1e-6)
+    np.testing.assert_allclose(gradient_of(z[:1]), every[:1], atol=1e-6)
+
+
+def test_the_generator_of_a_meta_model_draws_its_networks():
+    made = model.meta_model()
+    condition = {"features": jnp.ones((1, zoos.CLASSES, model.WIDTH))}
+    found = generator_of(made.parts, condition, OfSet("colour"))
+    assert (found.solver, found.steps) == ("euler", 3)
+    key = jax.random.key(4)
+    weights, nfe = made.parts.sample(key, condition, OfSet("colour"), samples=3)
+    assert weights[:, 0].shape == found.draw(key, 3).shape and nfe == 3
+    again = generator_of(made.parts, condition, OfSet("grey"), solver="heun", steps=2)
+    assert (again.solver, again.steps, again.context.name) == ("heun", 2, "grey")
+
+
+def test_images_that_the_networks_do_not_take_are_refused(generator, batch):
+    for images in (batch["images"][:, :6], batch["images"][..., :1]):
+        with pytest.raises(UserError, match=r"networks take images \(8, 8, 3\), preprocessed, not"):
+            gradient(generator, {**batch, "images": images}, [VELOCITY])
 
 
 @pytest.mark.parametrize("names", [(), ("encoder",), (RESIDUAL, RESIDUAL)])
