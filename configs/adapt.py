@@ -7,8 +7,10 @@
 `default` adapts a generator of networks for Latin characters to Greek ones, both embedded, in some
 ten minutes on two cores; `tiny` does every stage, and its figures mean nothing. SOURCE_NEW has the
 small CNNs of the zoos folder: cifar10_stl10, stl10_cifar10, cifar10_svhn_cropped, mnist_kmnist and
-mnist_usps; medium_cifar10_stl10 states of CNN-medium, and resnet18_cifar10_stl10 those of
-ResNet-18's last normalisations. `real` has them all, one after the other.
+mnist_usps. A cell of Table 4 is NETWORK_SOURCE_NEW_ENCODER: NETWORK is cnn, CNN-medium whole, or
+resnet18, its last two normalisations; SOURCE and NEW are cifar10 and stl10, or the other way round;
+ENCODER is vae or, of cnn, graph. paper_ before a cell has the published sizes (Tables 6, 7, 9
+and 10), for a GPU. `table4` has the six cells at two cores' size, `real` these and the small CNNs, one after the other.
 
 A zoo of your own: --config.targets.NAME.zoo=FOLDER, for a variant with one target. A generator
 that is trained already: --config.targets.NAME.base=WORKDIR of a run of unconditional generation or
@@ -20,12 +22,18 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from configs.fsl_parts import recipe
-from configs.unconditional_parts import of_seeds, of_states
+from configs.unconditional import get_config as unconditional
+from configs.unconditional_parts import GRAPH, of_seeds, of_states
 
 _SMALL = ("cifar10_stl10", "stl10_cifar10", "cifar10_svhn_cropped", "mnist_kmnist", "mnist_usps")
-_STATES = {
-    "medium_cifar10_stl10": ("cnn_medium_cifar10", "", "stl10"),
-    "resnet18_cifar10_stl10": ("resnet18_cifar10", "zoos/resnet18_cifar10", "stl10"),
+IMAGES = {"cifar10": 50_000, "stl10": 5_000}  # to train on
+_PAIRS = (("cifar10", "stl10"), ("stl10", "cifar10"))
+_NETWORKS = {"cnn": ("cnn_medium", ("vae", "graph")), "resnet18": ("resnet18", ("vae",))}
+_CELLS = {
+    f"{network}_{source}_{new}_{encoder}": (network, source, new, encoder)
+    for network, (_, encoders) in _NETWORKS.items()
+    for source, new in _PAIRS
+    for encoder in encoders
 }
 
 
@@ -42,7 +50,11 @@ def get_config(variant: str = "default") -> ConfigDict:
     elif variant == "tiny":
         _tiny(config)
     elif variant == "real":
-        config.targets = ConfigDict({name: _pair(name) for name in (*_SMALL, *_STATES)})
+        config.targets = ConfigDict({name: _pair(name) for name in (*_SMALL, *_CELLS)})
+    elif variant == "table4":
+        config.targets = ConfigDict({name: _pair(name) for name in _CELLS})
+    elif variant.startswith("paper_"):
+        _paper(config, variant.removeprefix("paper_"))
     else:
         config.targets = ConfigDict({variant: _pair(variant)})
     return config.lock()
@@ -50,15 +62,36 @@ def get_config(variant: str = "default") -> ConfigDict:
 
 def variants() -> tuple[str, ...]:
     """Names of all variants."""
-    return ("default", "tiny", "real", *_SMALL, *_STATES)
+    paper = tuple(f"paper_{cell}" for cell in _CELLS)
+    return ("default", "tiny", "real", "table4", *_SMALL, *_CELLS, *paper)
 
 
 def _pair(name: str) -> ConfigDict:
-    if name in _STATES:
-        variant, zoo, new = _STATES[name]
-        return _target(variant, "states", zoo, new)
+    if name in _CELLS:
+        network, source, new, encoder = _CELLS[name]
+        folder = "zoos/resnet18_cifar10" if (network, source) == ("resnet18", "cifar10") else ""
+        target = _target(f"{_NETWORKS[network][0]}_{source}", "states", folder, new)
+        if encoder == "graph":
+            target.design = ConfigDict(GRAPH)
+        return target
     source, new = name.split("_", 1)
     return _target(f"{source}_short", "seeds", f"zoos/{source}_short", new)
+
+
+def _paper(config: ConfigDict, name: str) -> None:
+    """A cell of Table 4 with the published sizes; the paper prints no batch of this."""
+    network, source, new, encoder = _CELLS[name]
+    like = unconditional(f"paper_{network}_{source}_{encoder}")
+    target = _target(f"paper_{network}_{source}", "states", "", new)
+    target.design = like.states.beside["graph" if encoder == "graph" else "kl"]
+    config.targets = ConfigDict({name: target})
+    config.states = like.states
+    config.states.beside = ConfigDict({})
+    config.sampling.steps = 100
+    config.adapt.parts = ("velocity",)
+    config.adapt.recipe.update(steps=100 * IMAGES[new] // 128, batch=128)  # 100 epochs
+    config.adapt.rates.velocity = (1e-5,) if network == "cnn" else (1e-2,)
+    config.evaluation.test_images.states = 0
 
 
 def _target(variant: str, kind: str, zoo: str, new: str) -> ConfigDict:

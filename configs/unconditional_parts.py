@@ -67,7 +67,7 @@ _KL: dict[str, Any] = {
     },
     "flow": {"recipe": {"steps": 1000, "batch": 32}},
 }
-_GRAPH: dict[str, Any] = {
+GRAPH: dict[str, Any] = {
     "codec": {
         "encoder": "graph",
         "sizes": {"latent_shape": (8, 8, 4), "hidden_dim": 512},
@@ -82,7 +82,7 @@ def of_states() -> ConfigDict:
     codec = _codec(recipe(1000, 32, 1e-3, 2e-6, clip=1.0))
     flow = _flow("members")
     flow.recipe.steps = 8000  # states lie along a curve, which fewer steps leave
-    return _group(codec, flow, {"kl": _KL, "graph": _GRAPH})
+    return _group(codec, flow, {"kl": _KL, "graph": GRAPH})
 
 
 def of_seeds() -> ConfigDict:
@@ -100,7 +100,7 @@ def of_seeds() -> ConfigDict:
         # The paper's objective, by each of its encoders.
         "weights": alone,
         "kl": {**_KL, "codec": {**_KL["codec"], "task_weight": 0.0}},
-        "graph": {**_GRAPH, "codec": {**_GRAPH["codec"], "task_weight": 0.0, "recipe": slow}},
+        "graph": {**GRAPH, "codec": {**GRAPH["codec"], "task_weight": 0.0, "recipe": slow}},
         # The task loss alone: one network printed many times.
         "task": {
             "codec": {"weights_weight": 0.0, "diversity_weight": 0.0, "recipe": {"steps": 500}}

@@ -96,6 +96,10 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
             of_zoo = {kind: own for kind, own in starts.items() if kind in rivals.PLAIN}
             budgets = progress.plain_stage(stages, config, target, fresh, of_zoo)
 
+    else:
+        begun = rivals.drawn(stages, config, f"{name}-starts", given, config.rivals.networks)
+        made |= fine_tuned.of_parts(stages, config, target, fresh, begun.weights)
+
     judged = _judged(target, fresh)
     measures = Measures(stages, config, judged)
     measured = {method: measures.of(method, own) for method, own in made.items()}

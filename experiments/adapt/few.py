@@ -72,8 +72,13 @@ def trained_on(
     starts: np.ndarray,
     part: str,
     count: int,
+    steps: int = 0,
 ) -> Generated:
-    """Networks whose last layer, or all of them, is trained on few images."""
+    """Networks whose last layer, or all of them, is trained on the first so many images.
+
+    Args:
+      steps: 0 for those of few images.
+    """
     inputs = {
         "space": target.space(),
         "starts": starts,
@@ -82,16 +87,19 @@ def trained_on(
         "choice": new.outputs(new.validation),
         "rates": config.adapt.rates["head" if part == HEAD else "plain"],
         "part": part,
-        "how": _how(config),
+        "how": _how(config, steps),
     }
     result = stages(f"{name}-{count}", inputs, _train)
     return Generated(result.values["weights"], None, None, result.seconds / len(starts))
 
 
-def _how(config: ConfigDict) -> ConfigDict:
+def _how(config: ConfigDict, steps: int = 0) -> ConfigDict:
     how = config.adapt.recipe.copy_and_resolve_references()
     how.unlock()
-    how.update(steps=config.rivals.few_steps, validate_every=min(_EVERY, config.rivals.few_steps))
+    if not steps:
+        steps = config.rivals.few_steps
+        how.validate_every = min(_EVERY, steps)
+    how.steps = steps
     return ConfigDict({"recipe": how})
 
 

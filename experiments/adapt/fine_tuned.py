@@ -52,6 +52,32 @@ def rows(
     return found
 
 
+def of_parts(
+    stages: Stages, config: ConfigDict, target: Target, fresh: New, generated: np.ndarray
+) -> dict[str, Generated]:
+    """Fine-tuned parts of networks, whose units have no order that could be matched.
+
+    Args:
+      generated: new networks (S, D), of which as many are trained on as of whole CNNs.
+    """
+    each, steps = config.rivals.networks, config.adapt.recipe.steps
+    begun = {"generated": generated[:each], "mean": target.train.mean(0, keepdims=True)}
+    return {
+        f"plain_{kind}": few.trained_on(
+            stages,
+            config,
+            target,
+            fresh,
+            f"{target.name}-plain-{kind}",
+            own,
+            few.ALL,
+            len(fresh.train.labels),
+            steps,
+        )
+        for kind, own in begun.items()
+    }
+
+
 def few_images(
     stages: Stages,
     config: ConfigDict,

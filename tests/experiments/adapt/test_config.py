@@ -26,7 +26,12 @@ def test_pairs_are_a_zoo_and_a_data_set():
     pair = get_config("mnist_usps").targets.mnist_usps
     assert (pair.zoo, pair.new, pair.margin) == ("zoos/mnist_short", "usps", 3)
     assert get_config("cifar10_svhn_cropped").targets.cifar10_svhn_cropped.new == "svhn_cropped"
-    assert get_config("medium_cifar10_stl10").targets.medium_cifar10_stl10.kind == "states"
+    cell = get_config("cnn_stl10_cifar10_graph").targets.cnn_stl10_cifar10_graph
+    assert (cell.kind, cell.variant, cell.new) == ("states", "cnn_medium_stl10", "cifar10")
+    assert cell.design.codec.encoder == "graph" and len(get_config("table4").targets) == 6
+    published = get_config("paper_resnet18_cifar10_stl10_vae")
+    assert published.targets.resnet18_cifar10_stl10_vae.variant == "paper_resnet18_cifar10"
+    assert published.adapt.rates.velocity == (1e-2,) and published.adapt.parts == ("velocity",)
 
 
 @pytest.mark.parametrize(
