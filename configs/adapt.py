@@ -9,9 +9,9 @@ ten minutes on two cores; `tiny` does every stage, and its figures mean nothing.
 small CNNs of the zoos folder: cifar10_stl10, stl10_cifar10, cifar10_svhn_cropped, mnist_kmnist and
 mnist_usps. A cell of Table 4 is NETWORK_SOURCE_NEW_ENCODER: NETWORK is cnn, CNN-medium whole, or
 resnet18, its last two normalisations; SOURCE and NEW are cifar10 and stl10, or the other way round;
-ENCODER is vae or, of cnn, graph. paper_ before a cell has the published sizes (Tables 6, 7, 9
-and 10), for a GPU. `table4` has the six cells at two cores' size,
-`real` these and the small CNNs, one after the other.
+ENCODER is vae or, of cnn, graph. paper_ before a cell has the published sizes (Tables 6, 7, 9 and
+10), for a GPU. `table4` has the six cells at two cores' size, `real` these and the small CNNs, one
+after the other.
 
 A zoo of your own: --config.targets.NAME.zoo=FOLDER, for a variant with one target. A generator
 that is trained already: --config.targets.NAME.base=WORKDIR of a run of unconditional generation or
