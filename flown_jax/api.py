@@ -32,6 +32,7 @@ from flown_jax.meta_model import support
 from flown_jax.meta_model.build import Parts, build
 from flown_jax.meta_model.given import checked_sampling
 from flown_jax.meta_model.targets import RunImages
+from flown_jax.networks.adapting import adapted_model
 from flown_jax.training.stages import FORMAT
 from flown_jax.training.trees import load_tree, save_tree
 
@@ -155,7 +156,7 @@ class MetaModel:
     @property
     def conditional(self) -> bool:
         """Whether it generates for images that it is shown."""
-        return self.parts.conditioner is not None
+        return self.parts.conditional
 
     def generate(
         self,
@@ -209,6 +210,31 @@ class MetaModel:
         return GeneratedNetworks(
             self, np.asarray(weights[:, 0]), tuple(classes), float(nfe), context
         )
+
+    def adapt(
+        self,
+        images: np.ndarray,
+        labels: Sequence[Hashable],
+        *,
+        part: str = "decoder",
+        **options: Any,
+    ) -> MetaModel:
+        """The meta-model of whole networks adapted to a data set; this one stays as it is.
+
+        Classes of one name keep their output. See `networks.adapting` for what is trained.
+
+        Args:
+          images, labels: as in `generate`; all classes that the networks tell apart.
+          part: `decoder`, `residual` or `velocity`.
+          options: `class_names`, `like` and `seed` as in `generate`; `steps`, `networks`, `batch`,
+            `learning_rate` and others of `networks.adapting.adapt`.
+        Raises:
+          UserError: a meta-model of heads, what `generate` refuses, another number of classes, or
+            an adaptation that diverged.
+        """
+        about, arrays = adapted_model(self.parts, self.arrays, images, labels, part, **options)
+        arrays = jax.tree.map(np.asarray, arrays)
+        return MetaModel(build(about, arrays), arrays)
 
     def with_encoder(self, encoder: ImageEncoder) -> MetaModel:
         """The same with another image encoder of the same features.

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 
 from experiments.adapt import base
 from experiments.adapt.new import New
-from experiments.adapt.parts import image_batches
 from experiments.stages import Stages
 from flown_jax.meta_model.keys import named_key
 from flown_jax.networks import adaptation
 from flown_jax.networks.adaptation import VELOCITY, Generator
+from flown_jax.networks.adapting import image_batches
 from flown_jax.training.stages import StageContext, StageResult
 
 _TIMES = 5  # of which the shortest counts

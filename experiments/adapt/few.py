@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments.adapt import base
 from experiments.adapt.new import New
-from experiments.adapt.parts import accuracy_of, chosen_rate, image_batches
+from experiments.adapt.parts import accuracy_of, chosen_rate
 from experiments.stages import Stages, recipe
 from experiments.zoo_generators import Generated
 from experiments.zoo_targets import ZOO, Target
@@ -21,6 +21,7 @@ from flown_jax.evaluation.vectors import predictions
 from flown_jax.meta_model.keys import named_key
 from flown_jax.networks import adaptation
 from flown_jax.networks.adaptation import DECODER, RESIDUAL, VELOCITY, Generator
+from flown_jax.networks.adapting import image_batches
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.training.state import TrainState

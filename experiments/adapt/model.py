@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -12,6 +11,7 @@ from experiments.adapt.new import New
 from experiments.stages import Stages
 from experiments.zoo_targets import Target
 from flown_jax.networks import adaptation
+from flown_jax.networks.adapting import described
 from flown_jax.training.stages import StageContext, StageResult
 
 
@@ -44,26 +44,10 @@ def model_stage(
 
 def _assemble(context: StageContext) -> dict[str, Any]:
     given, trained = context.inputs, context.inputs.adapted.values["trained"]
-    before = base.generator(given)
-    generator = adaptation.adapted(before, trained)
-    latents, own = generator.latents, generator.context.name
-    names = {**dict(latents.target.class_names), own: tuple(given.class_names)}
-    target = dataclasses.replace(latents.target, class_names=tuple(names.items()))
-    if generator.residual is not None:
-        # What is added behind the decoder is a shift of where standardised vectors are put.
-        target = dataclasses.replace(target, mean=target.mean + target.scale * generator.residual)
+    generator = adaptation.adapted(base.generator(given), trained)
     values = given.model.values
-    about, target_arrays = target.describe()
-    description = {
-        **values["description"],
-        "target": {"kind": "networks", **about},
-        "sampling": {**given.solver, "samples": given.samples, "temperature": 1.0},
-        "trained_on": f"{values['description'].get('trained_on', '')} {given.trained_on}".strip(),
-    }
-    arrays = {
-        **values["arrays"],
-        "target": target_arrays,
-        "codec": latents.variables,
-        "velocity": generator.params,
-    }
+    description, arrays = described(
+        values["description"], values["arrays"], generator, given.class_names, given.trained_on
+    )
+    description["sampling"] = {**given.solver, "samples": given.samples, "temperature": 1.0}
     return {"description": description, "arrays": arrays}

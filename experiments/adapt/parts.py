@@ -23,6 +23,7 @@ from flown_jax.meta_model.keys import named_key
 from flown_jax.meta_model.losses import flow_loss
 from flown_jax.networks import adaptation
 from flown_jax.networks.adaptation import DECODER, VELOCITY, Generator
+from flown_jax.networks.adapting import image_batches
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext, StageResult
 from flown_jax.training.state import averaged
@@ -60,24 +61,6 @@ def adapt(
     if own != VELOCITY:
         del how["gradient_from"]
     return stages(f"{name}-{part}", {**inputs, "how": ConfigDict(how)}, _adapt)
-
-
-def image_batches(
-    pictures: Pictures, seed: int, batch: int
-) -> Callable[[int], dict[str, np.ndarray]]:
-    """Batches of images by the index of the step: epochs of all, each in an order of its own."""
-    count = len(pictures.labels)
-    epoch = max(count // batch, 1)
-
-    def batch_at(i: int) -> dict[str, np.ndarray]:
-        order = np.random.default_rng((seed, i // epoch)).permutation(count)
-        rows = np.resize(order, epoch * batch)[(i % epoch) * batch :][:batch]
-        return {
-            "images": pictures.preprocessing.apply(pictures.images[rows]),
-            "labels": pictures.labels[rows],
-        }
-
-    return batch_at
 
 
 def chosen_rate(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments.adapt import base
 from experiments.adapt.new import New
-from experiments.adapt.parts import chosen_rate, image_batches
+from experiments.adapt.parts import chosen_rate
 from experiments.stages import Stages, recipe
 from experiments.zoo_generators import Generated
 from experiments.zoo_targets import Target
@@ -19,6 +19,7 @@ from flown_jax.evaluation.vectors import predictions
 from flown_jax.meta_model.keys import named_key, named_seed
 from flown_jax.networks import adaptation
 from flown_jax.networks.adaptation import Generator
+from flown_jax.networks.adapting import image_batches
 from flown_jax.networks.starts import members, random_starts
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext

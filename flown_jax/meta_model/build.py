@@ -74,6 +74,11 @@ class Parts:
         return self.latents.target
 
     @property
+    def conditional(self) -> bool:
+        """Whether it generates for images that it is shown."""
+        return self.conditioner is not None
+
+    @property
     def any_way(self) -> bool:
         """Whether it makes weights for any number of classes: one code, one condition a class."""
         if self.conditioner is None:

@@ -149,7 +149,7 @@ class NetworkSpace(Target):
         arrays = {"mean": self.mean, "scale": self.scale, "spacing": self.spacing}
         optional = {"centres": self.centres, "bases": self.bases}
         arrays |= {name: value for name, value in optional.items() if value is not None}
-        return {"way": self._way, "sets": sets}, arrays
+        return {"way": self.way, "sets": sets}, arrays
 
     def network(self, context: OfSet) -> tuple[WeightSpec, Any]:
         """Spec and base of a set's networks."""
@@ -157,7 +157,8 @@ class NetworkSpace(Target):
         return self.joint.spec(context.name), base
 
     @property
-    def _way(self) -> int:
+    def way(self) -> int:
+        """Number of classes that a network tells apart."""
         return int(self.spec.sizes_dict["num_classes"])
 
     def classes(self, names: list[Hashable], fixed: bool, like: str | None) -> list[Hashable]:
@@ -171,7 +172,7 @@ class NetworkSpace(Target):
         """
         if like is not None:
             self.joint.spec(like)
-        wanted: list[list[Hashable]] = [list(range(self._way))]
+        wanted: list[list[Hashable]] = [list(range(self.way))]
         wanted += [[*of] for name, of in self.class_names if like in (None, name)]
         if fixed:
             wanted = [names]
@@ -184,7 +185,7 @@ class NetworkSpace(Target):
                     )
                 return classes
         raise UserError(
-            f"label {names[0]!r} is no class number below {self._way} and no name of a known data "
+            f"label {names[0]!r} is no class number below {self.way} and no name of a known data "
             "set's class: give class_names, all classes in the order of the networks' outputs."
         )
 
@@ -213,7 +214,7 @@ class NetworkSpace(Target):
             )
         name = self.joint.names[0] if like is None else like
         self.joint.spec(name)
-        return OfSet(name), dict(self.class_names).get(name) or tuple(range(self._way))
+        return OfSet(name), dict(self.class_names).get(name) or tuple(range(self.way))
 
     def probabilities(self, weights: np.ndarray, context: OfSet, run: RunImages) -> np.ndarray:
         """Class probabilities (S, m, n) of networks (S, D of the set) on images of any size."""
@@ -236,7 +237,7 @@ class NetworkSpace(Target):
 
     def fits(self, weights: np.ndarray, way: int, context: Any) -> bool:
         """Whether these are vectors (S, D) of a set's networks."""
-        known = context.name in self.joint.names and way == self._way
+        known = context.name in self.joint.names and way == self.way
         return known and np.shape(weights)[1:] == (self.joint.spec(context.name).size,)
 
     def stored(self, context: OfSet) -> dict[str, Any]:
