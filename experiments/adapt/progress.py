@@ -97,6 +97,8 @@ def figure(path: Path, curves: Mapping[str, Curve], start: float, title: str) ->
     Args:
       path: PNG file. start: accuracy of the generator as it is.
     """
+    from matplotlib.ticker import LogLocator
+
     drawing, axes = new_figure(1, 2, (11.0, 4.6))
     for axis, unit in zip(axes[0], ("steps", "seconds"), strict=True):
         for name, of in curves.items():
@@ -108,6 +110,9 @@ def figure(path: Path, curves: Mapping[str, Curve], start: float, title: str) ->
             axis.plot(x, 100 * y, style, ms=3.5, lw=1.3, label=label)
         axis.axhline(100 * start, color="#7a7a7a", lw=1, ls=":", label="not adapted")
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
         axis.set_xlabel(f"{unit} of training")
         axis.set_ylabel("accuracy on images to choose by, %")
         axis.grid(alpha=0.25)
