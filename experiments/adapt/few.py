@@ -183,7 +183,7 @@ def _train(context: StageContext) -> dict[str, Any]:
         )
         return of(state)
 
-    weights, rate = chosen_rate(context, run, score, how, given.rates)
+    weights, rate = chosen_rate(context, run, score, how, given.rates, of)
     return {"weights": weights, "rate": rate}
 
 

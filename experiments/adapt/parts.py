@@ -24,9 +24,10 @@ from flown_jax.meta_model.losses import flow_loss
 from flown_jax.networks import adaptation
 from flown_jax.networks.adaptation import DECODER, VELOCITY, Generator
 from flown_jax.networks.adapting import image_batches
+from flown_jax.training.loop import Diverged
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext, StageResult
-from flown_jax.training.state import averaged
+from flown_jax.training.state import TrainState, averaged
 
 ADJOINT, REWEIGHTED, ALONE = "adjoint_matching", "reward_weighted", "decoder_alone"
 
@@ -69,15 +70,29 @@ def chosen_rate(
     score: Callable[[Any], float],
     how: Recipe,
     rates: Sequence[float],
+    kept: Callable[[TrainState], Any] = lambda state: state.params,
 ) -> tuple[Any, float]:
     """What `run` gives at the rate whose result scores highest, and the rate.
 
+    A run that diverges is told in a sentence, and gives its best validated state, if there is one.
+
     Args:
       run: (recipe, name of the run) -> what was trained. score: of that, on images to choose by.
+      kept: what was trained of a state.
+    Raises:
+      Diverged: every run did, before anything was validated.
     """
-    found = []
+    found: list[tuple[float, int, Any, float]] = []
     for number, rate in enumerate(rates):
-        trained = run(dataclasses.replace(how, learning_rate=rate), f"{context.name}-{number}")
+        try:
+            trained = run(dataclasses.replace(how, learning_rate=rate), f"{context.name}-{number}")
+        except Diverged as error:
+            if number == len(rates) - 1 and not found and error.best is None:
+                raise
+            context.records.note(f"{error} (learning rate {rate:g})")
+            if error.best is None:
+                continue
+            trained = kept(error.best)
         found.append((score(trained), -number, trained, rate))
     _, _, trained, rate = max(found, key=lambda of: of[:2])
     return trained, float(rate)

@@ -23,6 +23,7 @@ from flown_jax.networks.adapting import image_batches
 from flown_jax.networks.starts import members, random_starts
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
+from flown_jax.training.state import TrainState
 from flown_jax.training.tuning import Training, train_starts
 
 PLAIN = ("generated", "kaiming", "mean")
@@ -109,6 +110,9 @@ def _refine(context: StageContext) -> dict[str, Any]:
             name=name,
             whole=True,
         )
+        return kept(state)
+
+    def kept(state: TrainState) -> np.ndarray:
         of = jax.jit(lambda g, z: g.weights(g.targets(z)))
         return np.asarray(of(generator, state.params["latent"]))
 
@@ -120,7 +124,7 @@ def _refine(context: StageContext) -> dict[str, Any]:
         )
         return float((found == given.choice.labels).mean())
 
-    weights, rate = chosen_rate(context, run, score, recipe(how), given.rates)
+    weights, rate = chosen_rate(context, run, score, recipe(how), given.rates, kept)
     return {"weights": weights, "rate": rate}
 
 

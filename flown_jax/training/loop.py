@@ -22,6 +22,18 @@ PyTree = Any
 _BLOCK = 100
 
 
+class Diverged(UserError):
+    """A run that cannot go on: its loss, gradient or parameters are not finite.
+
+    Attributes:
+      best: the state that scored highest before, as `fit` would return it; None if none was scored.
+    """
+
+    def __init__(self, sentence: str, best: TrainState | None) -> None:
+        super().__init__(sentence)
+        self.best = best
+
+
 def fit(
     state: TrainState,
     step: Callable[[TrainState, PyTree], tuple[TrainState, dict[str, Any]]],
@@ -55,7 +67,7 @@ def fit(
       validate: score of a state, higher is better, from data that is neither trained nor tested
         on; the returned state holds the params, ema_params and extra with the highest score.
     Raises:
-      UserError: loss, gradient or parameters are not finite; the last good checkpoint stays.
+      Diverged: loss, gradient or parameters are not finite; the last good checkpoint stays.
     """
     place = getattr(step, "place", _copy)
     collect = getattr(step, "collect", _copy)
@@ -71,6 +83,7 @@ def fit(
 
     current = place(state)
     window = _Window(name, start, checkpoints, keep=records is not None and log_every is not None)
+    window.best = lambda: None if best is None or best.step < 0 else best.apply(state)
     shown = records.progress(name, steps, start) if records is not None else _silence()
     with shown as update:
         for index in range(start, steps):
@@ -138,6 +151,7 @@ class _Window:
         self._step = start
         self._pending: list[dict[str, Any]] = []
         self._seen: list[dict[str, float]] = []
+        self.best: Callable[[], TrainState | None] = lambda: None
 
     def add(self, metrics: dict[str, Any]) -> None:
         self._pending.append(metrics)
@@ -160,11 +174,12 @@ class _Window:
             if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():
                 raise self.stop(step, "the parameters are not finite")
 
-    def stop(self, step: int, reason: str) -> UserError:
+    def stop(self, step: int, reason: str) -> Diverged:
         """The sentence of a run that cannot go on."""
         saved = None if self._checkpoints is None else self._checkpoints.latest()
         kept = "nothing was saved" if saved is None else f"the checkpoint of step {saved} is kept"
-        return UserError(f"{self._name} stopped at step {step}: {reason}; {kept}")
+        sentence = f"{self._name} stopped at step {step}: {reason}; {kept}"
+        return Diverged(sentence, self.best())
 
     def means(self) -> dict[str, float]:
         """Means over the window, which starts anew."""

@@ -11,6 +11,7 @@ import pytest
 
 from flown_jax.errors import UserError
 from flown_jax.training import Checkpoints, Records, fit
+from flown_jax.training.loop import Diverged
 from flown_jax.training.records import read_metrics
 from tests.training import toy
 
@@ -90,6 +91,18 @@ def test_loss_that_is_not_finite_stops_and_the_last_good_checkpoint_stays(tmp_pa
     good = checkpoints.restore(checkpoints.latest(), {"state": toy.initial()})["state"]
     assert all(jnp.isfinite(leaf).all() for leaf in (good.params["out"], good.ema_params["out"]))
     toy.assert_equal(run(tmp_path), run(tmp_path / "whole"))
+
+
+def test_a_run_that_diverges_keeps_its_best_state(tmp_path):
+    with pytest.raises(Diverged) as caught:
+        run(tmp_path, broken, validate=score, validate_every=1)
+    five = fit(toy.initial(), STEP, toy.batch_at, steps=5, name="toy")
+    toy.assert_equal(
+        (caught.value.best.params, caught.value.best.ema_params), (five.params, five.ema_params)
+    )
+    with pytest.raises(Diverged) as early:
+        run(tmp_path / "early", broken, validate=score, validate_every=9)
+    assert early.value.best is None
 
 
 def test_gradient_that_is_not_finite_stops_too():

@@ -14,7 +14,9 @@ from experiments.adapt import parts, rivals
 from experiments.stages import Stages
 from experiments.zoo_targets import ZOO, read
 from flown_jax.data import image_sets
+from flown_jax.training.loop import Diverged
 from flown_jax.training.recipe import Recipe
+from flown_jax.training.records import Records
 from tests.experiments import seen, walk
 from tests.experiments.adapt import little
 
@@ -169,6 +171,35 @@ def test_the_rate_is_the_best_on_images_to_choose_by():
 
     assert parts.chosen_rate(context, run, scores.get, how, tuple(scores)) == (0.3, 0.3)
     assert runs == ["stage-0", "stage-1", "stage-2"]
+
+
+def test_a_run_that_diverges_gives_its_best_state_or_nothing(tmp_path, capsys):
+    how = Recipe(steps=1, batch=1, learning_rate=1.0)
+    context = types.SimpleNamespace(name="stage", records=Records(tmp_path))
+    best = types.SimpleNamespace(params="best before it diverged")
+
+    def diverging(states):
+        def run(now, name):
+            if (state := states[now.learning_rate]) is not None:
+                return state
+            raise Diverged(f"{name} stopped at step 7", None)
+
+        return run
+
+    def validated(now, name):
+        raise Diverged(f"{name} stopped at step 7", best)
+
+    def score(trained):
+        return 0.5
+
+    rates = (0.1, 0.3)
+    found = parts.chosen_rate(context, diverging({0.1: None, 0.3: "good"}), score, how, rates)
+    assert found == ("good", 0.3)
+    assert "stage-0 stopped at step 7 (learning rate 0.1)" in capsys.readouterr().err
+    found = parts.chosen_rate(context, validated, score, how, rates)
+    assert found == ("best before it diverged", 0.1)
+    with pytest.raises(Diverged, match="stage-1 stopped at step 7"):
+        parts.chosen_rate(context, diverging({0.1: None, 0.3: None}), score, how, rates)
 
 
 def test_no_two_rows_share_their_draws(zoo, tmp_path, monkeypatch):
