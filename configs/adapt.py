@@ -171,7 +171,10 @@ def _default() -> ConfigDict:
             "tuned_on": 2,
         }
     )
-    config.cut = ConfigDict({"times": (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), "steps": (10, 100)})
+    # Of the solver; the first of them is that of sampling, with which velocities are trained by t'.
+    config.cut = ConfigDict(
+        {"times": (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), "steps": (10, 100), "trained": 300}
+    )
     config.evaluation = ConfigDict(
         {
             # The first so many, by the kind of a zoo; 0: all.
@@ -216,6 +219,6 @@ def _tiny(config: ConfigDict) -> None:
         part.recipe.update(steps=3, batch=4, save_every=3, log_every=3)
     config.rivals.update(networks=2, spread=(3,), few=(20,), few_steps=3, tuned_on=1)
     config.rivals.curve = (2,)
-    config.cut.update(times=(0.0, 0.5), steps=(3,))
+    config.cut.update(times=(0.0, 0.5), steps=(3,), trained=3)
     config.evaluation.test_images.update(states=50, seeds=50)
     config.evaluation.update(choice_images=50, matching_images=20, statistics_images=50)

@@ -136,6 +136,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"trajectory\.(epochs|count|every)|(choice|statistics)_images", FROM_0),
     # Adaptation.
     (r"cut\.steps|spread|few|rivals\.curve", some(COUNT)),
+    (r"cut\.trained", COUNT),
     (
         r"(adapt|adjoint|reweighted|rivals)\.networks|reweighted\.(rounds|images)|few_steps|adapt\.shown",
         COUNT,

@@ -20,9 +20,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import command
-from experiments.adapt import base, fine_tuned, new, parts, progress, rivals
+from experiments.adapt import base, cut, fine_tuned, new, parts, progress, rivals
 from experiments.adapt.check import check
-from experiments.adapt.cut import cut
 from experiments.adapt.model import model_stage
 from experiments.adapt.report import screen, write
 from experiments.adapt.words import STATIC, verdicts
@@ -30,6 +29,7 @@ from experiments.report import REPORT, heading, standing
 from experiments.stages import Stages
 from experiments.zoo_measures import Measures, rows
 from experiments.zoo_targets import Target, read
+from flown_jax.networks.adaptation import VELOCITY
 from flown_jax.networks.class_order import ClassOrder, by_number
 from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.workdir import Workdir
@@ -116,10 +116,27 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
         "new": fresh,
         "rows": found,
         "samples": {method: of.values["samples"] for method, of in measured.items()},
-        "cut": None if brief else cut(stages, config, name, given, fresh).values,
+        "cut": None if brief else _cut(stages, config, target, fresh, given, adapted),
         "curves": progress.curves_of(adapted, budgets),
         "remarks": [*target.remarks, *fresh.remarks, *verdicts(name, found)],
     }
+
+
+def _cut(
+    stages: Stages,
+    config: ConfigDict,
+    target: Target,
+    fresh: new.New,
+    given: dict[str, Any],
+    adapted: dict[str, Any],
+) -> dict[str, Any]:
+    """What the cut costs and gives by t'."""
+    found = dict(cut.cut(stages, config, target.name, given, fresh).values)
+    if VELOCITY in adapted:
+        found["accuracies"] = cut.accuracies(
+            stages, config, target.name, given, fresh, adapted[VELOCITY]
+        )
+    return found
 
 
 def _judged(target: Target, fresh: new.New, order: ClassOrder | None = None) -> Target:

@@ -15,11 +15,13 @@ from ml_collections import ConfigDict
 
 from experiments.adapt import base
 from experiments.adapt.new import New
-from experiments.stages import Stages
+from experiments.adapt.parts import accuracy_of
+from experiments.stages import Stages, recipe
 from flown_jax.meta_model.keys import named_key
 from flown_jax.networks import adaptation
 from flown_jax.networks.adaptation import VELOCITY, Generator
 from flown_jax.networks.adapting import image_batches
+from flown_jax.training.recipe import train
 from flown_jax.training.stages import StageContext, StageResult
 
 _TIMES = 5  # of which the shortest counts
@@ -40,6 +42,71 @@ def cut(
         "cut": config.cut,
     }
     return stages(f"{name}-cut", inputs, _measure)
+
+
+def accuracies(
+    stages: Stages,
+    config: ConfigDict,
+    name: str,
+    given: dict[str, Any],
+    new: New,
+    velocity: StageResult,
+) -> list[float]:
+    """Accuracy on images to choose by of a velocity adapted with each t' of the config.
+
+    Args:
+      velocity: the finished stage of the adapted velocity, whose learning rate is taken.
+    """
+    how = config.adapt.recipe.copy_and_resolve_references()
+    how.unlock()
+    how.update(steps=config.cut.trained, validate_every=0)
+    inputs = {
+        **given,
+        "seed": config.seed,
+        "train": new.outputs(new.train),
+        "choice": new.outputs(new.validation),
+        "networks": config.adapt.networks,
+        "samples": config.sampling.samples,
+        "times": config.cut.times,
+        "rate": velocity.values["rate"],
+        "how": ConfigDict({"recipe": how}),
+    }
+    return stages(f"{name}-cut-trained", inputs, _train).values["accuracies"]
+
+
+def _train(context: StageContext) -> dict[str, Any]:
+    given = context.inputs
+    generator, found = base.generator(given), []
+    how = dataclasses.replace(recipe(given.how), learning_rate=given.rate)
+    key = named_key(given.seed, context.name, "choice")
+    for t in given.times:
+
+        def loss(params: Any, key: jax.Array, batch: Any, extra: Any, t: float = t) -> Any:
+            value, metrics = adaptation.adaptation_loss(
+                params,
+                key,
+                batch,
+                batch["frozen"],
+                networks=given.networks,
+                gradient_from=t,
+                diversity_weight=0.0,
+            )
+            return value, (metrics, extra)
+
+        state = train(
+            context,
+            how,
+            adaptation.parts_of(generator, [VELOCITY]),
+            loss,
+            image_batches(given.train, given.seed, how.batch),
+            seed=given.seed,
+            frozen=generator,
+            name=f"{context.name}-{t:g}",
+            whole=True,
+        )
+        now = adaptation.adapted(generator, state.params)
+        found.append(accuracy_of(now, given, given.choice, key, given.samples))
+    return {"accuracies": found}
 
 
 def _measure(context: StageContext) -> dict[str, Any]:

@@ -177,6 +177,7 @@ def _reweighted(context: StageContext) -> dict[str, Any]:
     draw = jax.jit(lambda g, key: g.flow(g.start(key, how.networks)))
     reward = jax.jit(adaptation.rewards)
     images = image_batches(given.train, given.seed, how.images)
+    condition = jax.tree.map(np.asarray, generator.conditions(each.batch))
     options: dict[str, Any] = {
         "path": LinearPath(0.0),
         "coupling": independent,
@@ -201,7 +202,7 @@ def _reweighted(context: StageContext) -> dict[str, Any]:
             def batch_at(i: int, drawn=drawn, share=share, number=number) -> dict[str, Any]:
                 rng = np.random.default_rng((given.seed, number, i))
                 rows = rng.choice(len(drawn), how_now.batch, p=share / share.sum())
-                return {"latent": drawn[rows], "condition": None}
+                return {"latent": drawn[rows], "condition": condition}
 
             state = train(
                 context,

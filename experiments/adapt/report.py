@@ -105,14 +105,17 @@ def introduction(config: ConfigDict, done: Mapping[str, Any]) -> str:
 def cut_table(cut: Mapping[str, Any]) -> str:
     """Seconds, memory and direction of the gradient by t', in Markdown."""
     lines = [
-        "| steps | t' | solver's gradient, ms | whole step, ms | memory, MiB | cosine |",
-        "|---|---|---|---|---|---|",
+        "| steps | t' | solver's gradient, ms | whole step, ms | MiB | cosine | accuracy % |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for row in cut["rows"]:
+    # Of the first number of steps, trained with each t'; on images to choose by.
+    accuracies = [f"{100 * value:.1f}" for value in cut.get("accuracies", ())]
+    accuracies += [""] * (len(cut["rows"]) - len(accuracies))
+    for row, accuracy in zip(cut["rows"], accuracies, strict=True):
         lines.append(
             f"| {row['steps']} | {row['t']:g} | {1000 * row['solver_seconds']:.2f} | "
             f"{1000 * row['step_seconds']:.2f} | {row['memory'] / 2**20:.2f} | "
-            f"{row['cosine']:.3f} |"
+            f"{row['cosine']:.3f} | {accuracy} |"
         )
     norms = ", ".join(f"{value:.3g}" for value in cut["norms"])
     return "\n".join(lines) + f"\n\nNorms of the gradient at the states, from t = 0 to 1: {norms}."

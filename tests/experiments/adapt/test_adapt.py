@@ -72,6 +72,8 @@ def test_the_cut_is_a_table(finished):
     assert [row["t"] for row in rows] == [0.0, 0.5] and rows[0]["cosine"] == pytest.approx(1)
     assert 0 < rows[1]["cosine"] < 1 and all(row["solver_seconds"] > 0 for row in rows)
     assert len(results["cuts"][NAME]["norms"]) == 4
+    assert all(0 <= accuracy <= 1 for accuracy in results["cuts"][NAME]["accuracies"])
+    assert len(results["cuts"][NAME]["accuracies"]) == 2
     text = (finished / "results.md").read_text()
     assert "the gradient cut" in text and "| steps | t' |" in text
 

@@ -73,8 +73,9 @@ VALUES = {
     f"{NAME}-head*": networks,
     f"{NAME}-all*": networks,
     f"{NAME}-cut": lambda inputs: {"rows": [], "norms": []},
+    f"{NAME}-cut-trained": lambda inputs: {"accuracies": []},
     f"{NAME}-budgets": lambda inputs: {"curves": {}},
-    f"{NAME}-*": lambda inputs: {"curve": {"scores": [], "step_seconds": 1.0}},
+    f"{NAME}-*": lambda inputs: {"curve": {"scores": [], "step_seconds": 1.0}, "rate": 0.1},
 }
 
 
@@ -152,7 +153,9 @@ def test_images_to_choose_by_teach_nothing(zoo, tmp_path, monkeypatch):
 
     monkeypatch.setattr(adapt.new, "read", poisoned)
     ways = ("velocity", "residual", "decoder", "decoder_alone", "adjoint_matching")
-    chosen = {f"{NAME}-{way}" for way in (*ways, "reward_weighted", "refined", "budgets")}
+    chosen = {
+        f"{NAME}-{way}" for way in (*ways, "reward_weighted", "refined", "budgets", "cut-trained")
+    }
     chosen |= {f"{NAME}-{part}-20" for part in ("velocity", "residual", "decoder")}
     chosen |= {f"{NAME}-plain", f"{NAME}-plain-3", f"{NAME}-head-generated-20"}
     chosen |= {f"{NAME}-all-{kind}-20" for kind in ("generated", "mean")}
