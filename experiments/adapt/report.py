@@ -55,7 +55,9 @@ def write(
         if results["cuts"][name] is not None:
             texts[f"{title}: the gradient cut"] = cut_table(results["cuts"][name])
         path = workdir / "figures" / f"{name}.png"
-        samples = done[name]["samples"]
+        # Few images stand in the table.
+        every = done[name]["samples"].items()
+        samples = {method: of for method, of in every if not method.endswith("_images")}
         accuracy_against(path, samples, {method: _family(method) for method in samples})
         pictures[path] = (
             f"{title}: accuracy on the new data set against the distance to the nearest training "
