@@ -95,7 +95,6 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
             made |= fine_tuned.few_images(stages, config, target, fresh, given, starts)
             of_zoo = {kind: own for kind, own in starts.items() if kind in rivals.PLAIN}
             budgets = progress.plain_stage(stages, config, target, fresh, of_zoo)
-
     else:
         begun = rivals.drawn(stages, config, f"{name}-starts", given, config.rivals.networks)
         made |= fine_tuned.of_parts(stages, config, target, fresh, begun.weights)

@@ -12,15 +12,14 @@ from ml_collections import ConfigDict
 
 from experiments.adapt import base
 from experiments.adapt.new import New
-from experiments.adapt.parts import accuracy_of, chosen_rate
+from experiments.adapt.parts import chosen_rate, trained_part
 from experiments.stages import Stages, recipe
 from experiments.zoo_generators import Generated
 from experiments.zoo_targets import ZOO, Target
 from flown_jax.data.pictures import Pictures
 from flown_jax.evaluation.vectors import predictions
-from flown_jax.meta_model.keys import named_key
 from flown_jax.networks import adaptation
-from flown_jax.networks.adaptation import DECODER, RESIDUAL, VELOCITY, Generator
+from flown_jax.networks.adaptation import DECODER, RESIDUAL, VELOCITY
 from flown_jax.networks.adapting import image_batches
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext, StageResult
@@ -105,11 +104,8 @@ def _how(config: ConfigDict, steps: int = 0) -> ConfigDict:
 
 
 def _adapt(context: StageContext) -> dict[str, Any]:
-    given, how = context.inputs, recipe(context.inputs.how)
+    given = context.inputs
     generator = base.generator(given)
-    batches = image_batches(given.train, given.seed, min(how.batch, len(given.train.labels)))
-    key = named_key(given.seed, context.name, "choice")
-    start = adaptation.parts_of(generator, [given.part])
     options = {
         "networks": given.networks,
         "gradient_from": given.gradient_from,
@@ -122,26 +118,8 @@ def _adapt(context: StageContext) -> dict[str, Any]:
         value, metrics = adaptation.adaptation_loss(params, key, batch, frozen, **options)
         return value, (metrics, extra)
 
-    def score(trained: Any) -> float:
-        now: Generator = adaptation.adapted(generator, trained)
-        return accuracy_of(now, given, given.choice, key, given.samples)
-
-    def run(now: Recipe, name: str) -> Any:
-        return train(
-            context,
-            now,
-            start,
-            loss,
-            batches,
-            seed=given.seed,
-            frozen=generator,
-            name=name,
-            whole=True,
-            validate=lambda state: score(state.params),
-        ).params
-
-    trained, rate = chosen_rate(context, run, score, how, given.rates)
-    return {"trained": trained, "rate": rate}
+    start = adaptation.parts_of(generator, [given.part])
+    return trained_part(context, generator, start, loss)
 
 
 def _train(context: StageContext) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def _adapt(context: StageContext) -> dict[str, Any]:
         value, metrics = adaptation.adaptation_loss(params, key, batch, frozen, **options)
         return value, (metrics, extra)
 
-    return _run(context, generator, start, loss)
+    return trained_part(context, generator, start, loss)
 
 
 def _adjoint(context: StageContext) -> dict[str, Any]:
@@ -135,13 +135,21 @@ def _adjoint(context: StageContext) -> dict[str, Any]:
         value, metrics = adaptation.adjoint_loss(params, key, batch, batch["frozen"], **options)
         return value, (metrics, extra)
 
-    return _run(context, generator, adaptation.parts_of(generator, [VELOCITY]), loss)
+    return trained_part(context, generator, adaptation.parts_of(generator, [VELOCITY]), loss)
 
 
-def _run(context: StageContext, generator: Generator, start: Any, loss: Any) -> dict[str, Any]:
-    """Trains parts; the rate and the step are those that are best on images to choose by."""
+def trained_part(
+    context: StageContext, generator: Generator, start: Any, loss: Any
+) -> dict[str, Any]:
+    """Values of a stage that trains parts: {"trained", "rate", "curve"}.
+
+    The rate and the step are those that are best on images to choose by.
+
+    Args:
+      start: the parts as they are. loss: as in `training.step.make_step`.
+    """
     given, how = context.inputs, recipe(context.inputs.how)
-    batches = image_batches(given.train, given.seed, how.batch)
+    batches = image_batches(given.train, given.seed, min(how.batch, len(given.train.labels)))
     key = named_key(given.seed, context.name, "choice")
     begun = time.perf_counter()
 

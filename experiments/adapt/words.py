@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.adapt.parts import ADJOINT, ALONE, REWEIGHTED
 from experiments.zoo_measures import TABLE
-from flown_jax.networks.adaptation import DECODER, RESIDUAL, VELOCITY
+from flown_jax.networks.adaptation import DECODER, PARTS, RESIDUAL, VELOCITY
 
 Row = Mapping[str, Any]
 STATIC = "static"
@@ -56,7 +56,7 @@ def verdicts(name: str, rows: Sequence[Row]) -> list[str]:
     """What adaptation gives and what plain fine-tuning does better, of a target."""
     of = cells(rows, name)
     found = []
-    for part in (VELOCITY, RESIDUAL, DECODER):
+    for part in PARTS:
         if part in of:
             found.append(
                 f"{name}: {part} has {_percent(of[part])} % where the generator as it is has "
@@ -67,7 +67,7 @@ def verdicts(name: str, rows: Sequence[Row]) -> list[str]:
     whole = {m: v for m, v in plain.items() if m.count("_") == 1}
     if whole:
         best = max(whole, key=lambda m: whole[m])
-        ours = max((p for p in (RESIDUAL, DECODER) if p in of), key=lambda p: of[p]["accuracy"])
+        ours = max((p for p in PARTS if p in of), key=lambda p: of[p]["accuracy"])
         better = "above" if of[ours]["accuracy"] > whole[best] else "below"
         by = 100 * abs(of[ours]["accuracy"] - whole[best])
         found.append(
