@@ -5,6 +5,7 @@
     python -m experiments.fewshot --config=configs/fsl.py:unet       # the flat latent and UNet
     python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet       # real images
     python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet_tiny  # every stage of it
+    python -m experiments.fewshot --config=configs/fsl.py:published  # the paper's recipe, an hour
     python -m experiments.fewshot --config=configs/fsl.py:paper      # the paper's sizes, for a GPU
 
 Any field can be set on the command line: --config.flow.recipe.steps=500. What each variant reaches
@@ -15,8 +16,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from configs.fsl_paper import paper, published, published_mini_imagenet
 from configs.fsl_parts import flat_unet, graph_sizes, recipe
-from configs.fsl_real import mini_imagenet, paper
+from configs.fsl_real import mini_imagenet
 
 
 def get_config(variant: str = "default") -> ConfigDict:
@@ -27,6 +29,8 @@ def get_config(variant: str = "default") -> ConfigDict:
         "unet": _unet,
         "mini_imagenet": mini_imagenet,
         "mini_imagenet_tiny": _mini_imagenet_tiny,
+        "published": published,
+        "published_mini_imagenet": published_mini_imagenet,
         "paper": paper,
     }
     if variant not in variants:

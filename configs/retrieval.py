@@ -4,7 +4,8 @@
 
 `default` trains small zoos of embedded image sets first; `tiny` does every stage, and its figures
 mean nothing; `real` has zoos of MNIST, Fashion-MNIST, CIFAR-10 and STL-10, `init` the same from
-earlier epochs; `paper` has the paper's sizes, for a GPU. Choose with configs/retrieval.py:NAME.
+earlier epochs; `published` has the paper's recipe on the zoos of `real`, as large as two cores do
+in an hour; `paper` has its own sizes, for a GPU. Choose with configs/retrieval.py:NAME.
 
 A zoo of your own: --config.zoos.NAME=FOLDER, for an image set NAME that was prepared.
 """
@@ -14,7 +15,8 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from configs.fsl import get_config as few_shot
-from configs.fsl_parts import graph_sizes, paper_graph, recipe
+from configs.fsl_parts import graph_sizes, recipe
+from configs.retrieval_paper import paper, published
 
 _REAL = ("mnist", "fashion_mnist", "cifar10", "stl10")
 
@@ -26,6 +28,7 @@ def get_config(variant: str = "default") -> ConfigDict:
         "tiny": _tiny,
         "real": _real,
         "init": _init,
+        "published": _published,
         "paper": _paper,
     }
     if variant not in variants:
@@ -170,6 +173,9 @@ def _codec() -> ConfigDict:
             "anchor": 0.0,
             "diversity_weight": 0.1,
             "diversity_target": 0.7,
+            "diversity_form": "one_sided",  # or two_sided
+            "ball_weight": 0.0,  # of what is longer than networks of the zoo
+            "codes": "members",  # controls: shuffled members, or normal for no zoo at all
             "recipe": recipe(3000, 48, 1e-3, 2e-6, clip=1.0),
         }
     )
@@ -290,47 +296,11 @@ def _init(config: ConfigDict) -> None:
     config.epochs = (3, 4, 25)  # half of each zoo's training
 
 
-def _paper(config: ConfigDict) -> None:
-    """The paper's sizes: published zoos, epochs 46 to 50, convolutional VAE, UNet (Table 6)."""
+def _published(config: ConfigDict) -> None:
     _real(config)
-    config.zoos = ConfigDict({name: f"zoos/{name}" for name in _REAL})
-    config.epochs = tuple(range(46, 51))
-    config.networks = 100
-    config.alignment.encode = False
-    config.condition.entries = ("caml",)
-    config.codec.form = "autoencoder_kl"
-    config.codec.sizes = ConfigDict(
-        {
-            "ch": 128,
-            "ch_mult": (1, 1, 2, 2, 2),
-            "num_res_blocks": 2,
-            "z_channels": 4,
-            "embed_dim": 4,
-            "resolution": 64,
-        }
-    )
-    config.codec.update(reconstruction="sse", kl_weight=1e-2, task_weight=0.0, diversity_weight=0.0)
-    config.codec.recipe.update(steps=50_000, batch=32, learning_rate=1e-3, weight_decay=2e-6)
-    config.codec.networks = 8
-    paper_graph(config.codec.graph)  # where codec.encoder is graph, as in its Tables 1 and 4
-    config.velocity.kind = "unet"
-    config.velocity.sizes = ConfigDict(
-        {
-            "model_channels": 128,
-            "channel_mult": (1, 2, 2),
-            "num_res_blocks": 2,
-            "num_heads": 4,
-            "num_groups": 32,
-            "use_scale_shift_norm": True,
-            "time_scale": 1000.0,
-            "embedding_dim": 128,
-            "injection": "time",
-            "condition_channels": 0,
-            "wide": False,
-        }
-    )
-    config.flow.update(target="members", source="kaiming_normal", condition_noise=0.0)
-    config.beside = ConfigDict({})
-    config.flow.recipe.update(steps=50_000, batch=32, learning_rate=1e-3, weight_decay=2e-6)
-    config.prior.recipe.update(steps=50_000, batch=32, weight_decay=2e-6)
-    config.initialise.update(images=0, epochs=(0, 1, 5, 25, 50))
+    published(config)
+
+
+def _paper(config: ConfigDict) -> None:
+    _real(config)
+    paper(config, _REAL)

@@ -95,8 +95,8 @@ def variants() -> tuple[str, ...]:
 def _target(variant: str, kind: str = "states", zoo: str = "", align: bool = False) -> ConfigDict:
     # brief: without the designs beside, without p-diff, and without rows that are trained on.
     of = {"zoo": zoo, "variant": variant, "kind": kind, "align": align, "brief": False}
-    # What the kind's group has otherwise for this target's main design.
-    return ConfigDict({**of, "design": {}})
+    # What the kind's group has otherwise for this target: of the main design, and of those beside.
+    return ConfigDict({**of, "design": {}, "beside": {}})
 
 
 def _cells(names: tuple[str, ...], paper: bool = False) -> dict[str, ConfigDict]:

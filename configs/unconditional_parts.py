@@ -75,6 +75,13 @@ GRAPH: dict[str, Any] = {
         "recipe": {"steps": 1200, "batch": 8, "learning_rate": 2e-3, "warmup": 30},
     }
 }
+SPREAD: dict[str, Any] = {
+    "weights_weight": 0.0,
+    "diversity_weight": 1.0,
+    "diversity_target": 1.0,
+    "diversity_form": "two_sided",
+    "ball_weight": 2.0,
+}
 
 
 def of_states() -> ConfigDict:
@@ -106,6 +113,16 @@ def of_seeds() -> ConfigDict:
             "codec": {"weights_weight": 0.0, "diversity_weight": 0.0, "recipe": {"steps": 500}}
         },
     }
+    # No reconstruction; decoded mixes apart from each other and in the zoo's ball. Its controls:
+    # networks whose weights are shuffled, and no zoo at all.
+    beside |= {
+        "spread": {"codec": SPREAD},
+        "spread_shuffled": {"codec": {**SPREAD, "codes": "shuffled"}},
+        "spread_no_zoo": {
+            "codec": {**SPREAD, "codes": "normal"},
+            "flow": {"target": "members"},
+        },
+    }
     beside["kl"]["flow"] = {**_KL["flow"], **alone["flow"]}
     beside["graph"]["flow"] = alone["flow"]
     return _group(codec, _flow("mixes"), beside)
@@ -133,6 +150,9 @@ def _codec(how: ConfigDict) -> ConfigDict:
             "anchor": 0.0,
             "diversity_weight": 0.0,
             "diversity_target": 0.7,
+            "diversity_form": "one_sided",  # or two_sided
+            "ball_weight": 0.0,  # of what is longer than networks of the zoo
+            "codes": "members",  # controls: shuffled members, or normal for no zoo at all
             "recipe": how,
         }
     )

@@ -10,20 +10,49 @@ from ml_collections import ConfigDict
 
 from experiments.fields import fitting
 from flown_jax.encoders.codecs import make_codec, tuples
+from flown_jax.errors import UserError
 from flown_jax.weights.spec import WeightSpec
+
+# Fields that came later than results that stand without them.
+_OFF = {"diversity_form": "one_sided", "ball_weight": 0.0, "codes": "members"}
 
 
 def counted(codec: ConfigDict) -> ConfigDict:
     """A config's codec as the input of a stage.
 
-    The encoder `vae` has no fields of graphs, and whole vectors have no chunks.
+    The encoder `vae` has no fields of graphs, whole vectors have no chunks, and what is off does
+    not count.
     """
     unused = set() if codec.encoder != "vae" else {"encoder", "graph"}
     if not codec.get("chunk"):
         unused.add("chunk")
+    unused |= {name for name, off in _OFF.items() if codec.get(name) == off}
     if not unused & set(codec):
         return codec
     return ConfigDict({k: v for k, v in codec.items() if k not in unused})
+
+
+def check_codes(config: ConfigDict) -> None:
+    """Refuse codes from N(0, I) where the rest of a design needs networks.
+
+    Args:
+      config: of a design, with `codec` and `flow`.
+    Raises:
+      UserError: names the field.
+    """
+    codec = config.codec
+    if codec.codes != "normal":
+        return
+    if codec.weights_weight or codec.anchor:
+        raise UserError(
+            "codec.codes is 'normal', where no network is read: codec.weights_weight and "
+            "codec.anchor must be 0."
+        )
+    if config.flow.target != "members":
+        raise UserError(
+            f"flow.target is {config.flow.target!r}; with codec.codes 'normal' it must be "
+            "'members', the draws themselves."
+        )
 
 
 def described(codec: ConfigDict) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from flown_jax.errors import UserError
 from flown_jax.flow import diffusion, paths
 from flown_jax.flow.couplings import get_coupling, independent
 from flown_jax.meta_model.build import latent_space, velocity_of
+from flown_jax.meta_model.keys import named_seed
 from flown_jax.meta_model.latents import (
     LatentSpace,
     Standardiser,
@@ -32,8 +33,11 @@ from flown_jax.weights.joint import JointSpace
 
 Weights = dict[str, np.ndarray]
 _LOSS = ("reconstruction", "weights_weight", "kl_weight", "sigma_in", "sigma_lat", "task_weight")
-_MIXING = tuple(field.name for field in dataclasses.fields(Mixing))
+_MIXING = tuple(field.name for field in dataclasses.fields(Mixing) if field.name != "normal")
 PCA = "pca"
+# What an autoencoder's codes are of: two controls beside the networks themselves.
+MEMBERS, SHUFFLED, NORMAL = CODES = ("members", "shuffled", "normal")
+_NORMAL_CODES = 4096  # that a flow learns from
 
 
 def changed(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
@@ -79,17 +83,50 @@ def loss_options(
     found = {name: part[name] for name in _LOSS}
     if part.task_weight and part.task_balance:
         found["task_scales"] = task_scales(joint, examples, part.task_balance)
-    return {**found, "mixing": Mixing(**{name: part[name] for name in _MIXING})}
+    options = {name: part[name] for name in _MIXING if name in part}
+    if options.get("ball_weight"):
+        found["middles"] = {name: own.weights.mean(0) for name, own in examples.items()}
+    return {**found, "mixing": Mixing(**options, normal=codes_of(part) == NORMAL)}
+
+
+def codes_of(part: ConfigDict) -> str:
+    """What the codes of a codec are of, which its config or what counts of it says."""
+    return part.get("codes", MEMBERS)
+
+
+def coded(part: ConfigDict, weights: Weights, seed: int) -> Weights:
+    """The networks that a codec reads: shuffled, no weight of a network knows of its others."""
+    if codes_of(part) != SHUFFLED:
+        return weights
+    return {
+        name: np.random.default_rng(named_seed(seed, SHUFFLED, name)).permuted(own, axis=0)
+        for name, own in weights.items()
+    }
 
 
 def latent_values(
-    target: NetworkSpace, form: dict[str, Any], module: Any, variables: Any, weights: Weights
+    target: NetworkSpace,
+    form: dict[str, Any],
+    module: Any,
+    variables: Any,
+    weights: Weights,
+    normal_seed: int | None = None,
 ) -> dict[str, Any]:
-    """Values of an autoencoder's stage: itself, and the training networks' latents."""
+    """Values of an autoencoder's stage: itself, and the training networks' latents.
+
+    Args:
+      normal_seed: of draws from N(0, I) in the place of latents.
+    """
     means = {
         name: posterior_means(module, variables, target, own, OfSet(name))
         for name, own in weights.items()
     }
+    if normal_seed is not None:
+        rng = np.random.default_rng(named_seed(normal_seed, NORMAL))
+        means = {
+            name: rng.normal(size=(_NORMAL_CODES, *own.shape[1:])).astype(np.float32)
+            for name, own in means.items()
+        }
     statistics = fit_latent_statistics(module, means.values())
     description, arrays = target.describe()
     return {

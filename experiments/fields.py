@@ -18,6 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.command import fields_of
+from experiments.designs import CODES
 from experiments.stages import recipe
 from flown_jax import image_encoders
 from flown_jax.data import image_sets
@@ -25,6 +26,7 @@ from flown_jax.encoders.codecs import ENCODERS, FORMS, GRAPH_NAMES
 from flown_jax.errors import UserError
 from flown_jax.flow.density import RULES as BANDWIDTHS
 from flown_jax.flow.sources import NAMES as SOURCES
+from flown_jax.meta_model.mixing import DIVERSITY_FORMS
 from flown_jax.models.activations import get_activation
 from flown_jax.networks.adaptation import PARTS
 from flown_jax.networks.batches import TARGETS
@@ -208,7 +210,9 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"velocity\.kind", known(VELOCITIES)),
     (r"source", known(SOURCES)),
     (r"flow\.target", known(TARGETS)),
-    (r"(kl|task|flow|weights|diversity)_weight|weight|anchor|task_balance", SIZE),
+    (r"diversity_form", known(DIVERSITY_FORMS)),
+    (r"codec\.codes", known(CODES)),
+    (r"(kl|task|flow|weights|diversity|ball)_weight|weight|anchor|task_balance", SIZE),
     (r"diversity_target|sigma|sigma_in|sigma_lat|(condition_)?noise", SIZE),
     (r"concentration", POSITIVE),
     (r"members|mixes|(codec|prior)\.networks|(codec|alignment)\.images|timesteps", COUNT),

@@ -15,8 +15,11 @@ from ml_collections import ConfigDict
 
 from experiments.codec import counted, described
 from experiments.designs import (
+    NORMAL,
     PCA,
     changed,
+    coded,
+    codes_of,
     examples_of,
     fit_components,
     latent_shape,
@@ -90,8 +93,11 @@ def make(stages: Stages, config: ConfigDict, target: Target, name: str = "") -> 
       name: of the changes in the kind's `beside`; "" for none.
     """
     own = config[target.kind]
-    changes = own.beside[name] if name else config.targets[target.name].design
+    of_target = config.targets[target.name]
+    changes = own.beside[name] if name else of_target.design
     own = changed(own, changes.to_dict())
+    if name and name in of_target.get("beside", {}):
+        own = changed(own, of_target.beside[name].to_dict())
     inputs = {
         "codec": counted(own.codec),
         "seed": config.seed,
@@ -107,11 +113,12 @@ def make(stages: Stages, config: ConfigDict, target: Target, name: str = "") -> 
 def _train_codec(context: StageContext) -> dict[str, Any]:
     given, part = context.inputs, context.inputs.codec
     weights = {ZOO.name: given.weights}
+    read = coded(part, weights, given.seed)
     bases = None if given.base is None else {ZOO.name: given.base}
     target, form = NetworkSpace.fit(given.joint, weights, bases), described(part)
     module = codec_of(form, target)
     images = None if given.images is None else {ZOO.name: given.images}
-    examples = examples_of(weights, images)
+    examples = examples_of(read, images)
     how = recipe(part)
     variables = train_codec(
         context,
@@ -122,7 +129,8 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
         seed=given.seed,
         **loss_options(part, given.joint, examples),
     )
-    return latent_values(target, form, module, variables, weights)
+    normal = given.seed if codes_of(part) == NORMAL else None
+    return latent_values(target, form, module, variables, read, normal)
 
 
 def principal_components(stages: Stages, config: ConfigDict, target: Target) -> Design:

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from configs.adapt import get_config
 from experiments.adapt.base import opened
+from experiments.codec import check_codes
 from experiments.fields import check_at_most, check_fields, check_images, check_recipes
 from experiments.zoo_check import check_zoos
 from flown_jax.data.catalogue import facts
@@ -52,6 +53,7 @@ def check(config: ConfigDict) -> None:
         )
     check_at_most(config, "rivals.tuned_on", "rivals.networks")
     for kind in ("states", "seeds"):
+        check_codes(config[kind])
         source = get_source(config[kind].flow.source)
         if not source.is_gaussian:
             raise UserError(

@@ -62,12 +62,14 @@ def make_design(
     *,
     train_query: int,
     seed: int,
+    codec: StageResult | None = None,
 ) -> Design:
     """A design with its weight autoencoder, trained.
 
     Args:
       part: of the config, with `codec`, `velocity`, `condition` and `flow`.
       train_query: query images a class and step.
+      codec: of another design, where it is the same.
     """
     inputs = {
         "codec": counted(part.codec),
@@ -76,7 +78,8 @@ def make_design(
         "train": tables.train,
         "train_query": train_query,
     }
-    codec = stages(f"codec-{name}" if name else "codec", inputs, _train_codec)
+    if codec is None:
+        codec = stages(f"codec-{name}" if name else "codec", inputs, _train_codec)
     used = caml if "caml" in part.condition.entries else None
     return Design(name, part.velocity, part.condition, part.flow, codec, used)
 

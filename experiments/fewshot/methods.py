@@ -31,7 +31,7 @@ from flown_jax.models import heads as linear
 from flown_jax.models.logistic import fit_logistic
 
 # What is made of the heads of a design beside, and of a rival in the main one's latents.
-_KINDS = (("ensemble",), ("mean", "ensemble", "top_support"))
+_KINDS = (("mean", "ensemble"), ("mean", "ensemble", "top_support"))
 _CHOOSING = 20  # heads a task while a temperature is chosen
 # Steps of the DDPM then; on three seeds 25 put temperatures in the order in which 100 put them.
 _CHOOSING_STEPS = 25

@@ -25,6 +25,11 @@ REMARKS = {
     "regression_noisy_ensemble": "{samples} regressed heads of conditions with the training noise, "
     "averaged",
     "flat_unet_ensemble": "the paper's shape, one flat latent and a UNet, with the task loss",
+    "with_task_loss_ensemble": "autoencoder and flow with the task loss",
+    "with_mlp_codec_ensemble": "an MLP autoencoder in the place of AutoencoderKL",
+    "with_gaussian_source_ensemble": "the flow starts from N(0, I)",
+    "with_features_ensemble": "conditioned on support features in the place of CAML's",
+    "ours_ensemble": "all of this project's own design, on the same target heads",
     "flat_unet_plain_ensemble": "the same without the task loss: reconstruction and flow alone",
     "regression": "the flow's network and decoder, trained to give one head at once",
     "ddpm_mean": "DDPM in the same latent with the same network, each head by itself{fewer}",

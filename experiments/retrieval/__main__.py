@@ -76,7 +76,9 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     flow = designs.flow(stages, design)
     model_stage(stages, config, data, sight, design, flow)
     components = designs.principal_components(stages, design, data.joint)
-    beside = {n: designs.make(stages, config, data, aligned, known, n) for n in config.beside}
+    beside = {
+        n: designs.make(stages, config, data, aligned, known, n, design) for n in config.beside
+    }
     # The paper's prior was for the paper's objective, weights alone.
     other = prior(stages, config, data, beside.get("weights", design))
 

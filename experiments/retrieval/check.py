@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs.retrieval import get_config
 from configs.zoo import variants as zoo_variants
-from experiments.codec import checked_latent
+from experiments.codec import check_codes, checked_latent
 from experiments.designs import changed
 from experiments.fields import check_at_most, check_fields, check_recipes, fitting
 from experiments.settings import check_tasks
@@ -71,6 +71,7 @@ def _check_design(config: ConfigDict) -> None:
         )
     if not (codec.weights_weight or codec.task_weight):
         raise UserError("codec has neither weights_weight nor task_weight: nothing is learned.")
+    check_codes(config)
     get_coupling(flow.coupling)
     get_source(flow.source)
     spec = _spec()

@@ -11,8 +11,11 @@ from ml_collections import ConfigDict
 
 from experiments.codec import counted, described
 from experiments.designs import (
+    NORMAL,
     PCA,
     changed,
+    coded,
+    codes_of,
     examples_of,
     fit_components,
     latent_shape,
@@ -95,13 +98,17 @@ def make(
     aligned: StageResult,
     known: StageResult,
     name: str = "",
+    main: Design | None = None,
 ) -> Design:
     """A design with its weight autoencoder, trained.
 
     Args:
       name: of the changes in the config's `beside`; "" for none.
+      main: the main design, whose autoencoder this one has where nothing of it is changed.
     """
     config = changed(config, config.beside[name].to_dict() if name else {})
+    if main is not None and _same_codec(config, main.config):
+        return Design(name, config, main.weights, main.codec, known)
     weights = aligned.values["train"] if config.alignment.encode else data.weights
     inputs = {
         "codec": counted(config.codec),
@@ -114,12 +121,18 @@ def make(
     return Design(name, config, weights, codec, known)
 
 
+def _same_codec(config: ConfigDict, other: ConfigDict) -> bool:
+    same = config.alignment.encode == other.alignment.encode
+    return same and counted(config.codec) == counted(other.codec)
+
+
 def _train_codec(context: StageContext) -> dict[str, Any]:
     given, part = context.inputs, context.inputs.codec
     target = NetworkSpace.fit(given.joint, given.weights)
     form = described(part)
     module = codec_of(form, target)
-    examples = examples_of(given.weights, given.images)
+    weights = coded(part, given.weights, given.seed)
+    examples = examples_of(weights, given.images)
     variables = train_codec(
         context,
         module,
@@ -129,7 +142,8 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
         seed=given.seed,
         **loss_options(part, given.joint, examples),
     )
-    return latent_values(target, form, module, variables, given.weights)
+    normal = given.seed if codes_of(part) == NORMAL else None
+    return latent_values(target, form, module, variables, weights, normal)
 
 
 def principal_components(stages: Stages, like: Design, joint: JointSpace) -> Design:

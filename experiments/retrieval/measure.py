@@ -64,7 +64,7 @@ class Measures:
         }
         more = {"yard_networks": evaluation.yard_networks, "last": data.last}
         inputs = {**self._inputs, **more}
-        self.yards = stages.common("yards", inputs, _yards)
+        self.yards = stages.common("yards", inputs, _yards, version=2)
 
     def of(self, method: str, networks: Weights) -> StageResult:
         """A stage: {"rows": tidy rows, "accuracies": of each network, by set}.
@@ -81,7 +81,7 @@ class Measures:
             "networks": networks,
             "units": self._units,
         }
-        return self._stages(f"measures-{method}", inputs, _measure)
+        return self._stages(f"measures-{method}", inputs, _measure, version=2)
 
 
 def _first(pictures: Pictures, count: int) -> Pictures:

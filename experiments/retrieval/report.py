@@ -26,6 +26,8 @@ _SHOWN = (
     "nn",
     "copies",
     "diversity",
+    "direction_diversity",
+    "length",
     "duplicates",
     "error_iou_among",
     "error_iou_train",
@@ -37,8 +39,14 @@ _ON_SCREEN = (
     "accuracy_top5_minus_originals",
     "copies",
     "diversity",
+    "direction_diversity",
+    "length",
 )
 _INTERVALS = ("accuracy", "accuracy_minus_originals")  # the others' stand in results.json
+_DIVERSITIES = {
+    "direction_diversity": "diversity of directions, which no length can buy,",
+    "diversity": "diversity",
+}
 _STRIPS = ("originals", "flown", "flown_weights")
 
 
@@ -78,11 +86,8 @@ def _tables(
     """Heading -> table in Markdown."""
     rows, titles = results["rows"], results["titles"]
     sets, words = retrieval_tables.sets_of(rows, titles, "retrieval"), remarks(config)
-    texts = {
-        "All sets: accuracy % (minus originals) · diversity · copies": retrieval_tables.summary(
-            rows, sets
-        )
-    }
+    heading = "All sets: accuracy % (minus originals) · diversity (of directions) · copies"
+    texts = {heading: retrieval_tables.summary(rows, sets)}
     shown = retrieval_tables.without_intervals(rows, _INTERVALS) + _paper_rows(sets)
     for name, title in sets.items():
         drawn = tables.markdown(shown, name, "retrieval", words, _SHOWN)
@@ -107,12 +112,14 @@ def _pictures(
     rows, titles = results["rows"], results["titles"]
     captions: dict[Path, str] = {}
     if sets := retrieval_tables.sets_of(rows, titles, "retrieval"):
-        path = folder / "accuracy_against_diversity.png"
-        figures.accuracy_against_diversity(path, rows, sets)
-        captions[path] = (
-            "Accuracy against diversity of every method; dotted: the originals' mean; crosses: "
-            "more than one network in 24 is a copy. A single network stands at diversity 0."
-        )
+        for metric, words in _DIVERSITIES.items():
+            path = folder / f"accuracy_against_{metric}.png"
+            figures.accuracy_against_diversity(path, rows, sets, metric=metric)
+            captions[path] = (
+                f"Accuracy against {words} of every method; dotted: the originals' mean; "
+                "crosses: more than one network in 24 is a copy. A single network stands at "
+                "diversity 0."
+            )
     if accuracies := _strips(found.get("accuracies") or {}):
         path = folder / "accuracies.png"
         figures.accuracy_strips(path, accuracies, titles)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from experiments import command
 from experiments import zoo_generators as generators
+from experiments.designs import NORMAL, codes_of
 from experiments.report import REPORT, heading, standing
 from experiments.stages import Stages
 from experiments.unconditional import pdiff, rivals
@@ -87,6 +88,7 @@ def compute(stages: Stages, config: ConfigDict, target: Target) -> dict[str, Any
     kept = {
         f"vae{'_' * bool(name)}{name}": reconstruction(stages, target, design)
         for name, design in designs.items()
+        if codes_of(design.config.codec) != NORMAL  # which reads no network
     }
     if published is not None:
         kept["pdiff"] = reconstruction(stages, target, published)

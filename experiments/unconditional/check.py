@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from configs.unconditional import get_config
-from experiments.codec import checked_latent
+from experiments.codec import check_codes, checked_latent
 from experiments.designs import changed
 from experiments.fields import check_at_most, check_fields, check_recipes, fitting
 from experiments.zoo_check import check_zoos
@@ -49,6 +49,16 @@ def check(config: ConfigDict) -> None:
                 _check_design(design, spec)
     for name, spec in specs.items():
         part = config.targets[name]
+        for beside, changes in part.beside.items():
+            if beside not in config[part.kind].beside:
+                raise UserError(
+                    f"targets.{name}.beside changes {beside!r}, and {part.kind}.beside has no such "
+                    "design."
+                )
+            design = changed(config[part.kind], config[part.kind].beside[beside].to_dict())
+            design = changed(design, changes.to_dict())
+            check_recipes(design, f"{part.kind}.")
+            _check_design(design, spec)
         design = changed(config[part.kind], part.design.to_dict())
         check_recipes(design, f"{part.kind}.")
         _check_design(design, spec)
@@ -67,6 +77,7 @@ def _check_design(config: ConfigDict, spec: WeightSpec) -> None:
         )
     if not (codec.weights_weight or codec.task_weight):
         raise UserError("codec has neither weights_weight nor task_weight: nothing is learned.")
+    check_codes(config)
     get_coupling(flow.coupling)
     get_source(flow.source)
     latent = checked_latent(codec, (spec.size,), spec)

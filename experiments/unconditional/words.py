@@ -26,6 +26,9 @@ REMARKS = {
     "flown_graph": "in that of a graph encoder",
     "flown_weights": "weights alone, the paper's objective",
     "flown_task": "the task loss alone",
+    "flown_spread": "no reconstruction; networks apart, in the zoo's ball: no model of the zoo",
+    "flown_spread_shuffled": "the same, of networks whose weights are shuffled: a control",
+    "flown_spread_no_zoo": "the same, decoded from N(0, I), no network read: a control",
     "ddpm": "diffusion in the latent of `flown`",
     "pdiff": "AE-DDPM of p-diff (February 2024)",
     "flow_on_pca": "flow on principal components of the weights, as DeepWeightFlow",
@@ -42,6 +45,8 @@ REMARKS = {
 # Bars of the two kinds of zoos.
 WITHIN, NEAR, DIVERSE = 0.003, 2.0, 0.8
 WITHIN_SEEDS, COPIES, FAR, DIVERSE_SEEDS = 0.02, 1 / 24, 0.75, 0.2
+# Diverse in earnest: distances that no length has bought.
+WITHIN_SPREAD, WORST, DIVERSE_SPREAD, LENGTHS = 0.015, 0.05, 0.6, (0.9, 1.1)
 
 
 def family(method: str) -> str:
@@ -131,7 +136,41 @@ def _of_seeds(name: str, of: Mapping[str, Mapping[str, Row]]) -> list[str]:
         f"{DIVERSE_SEEDS:g} of the zoo's: {_listed(good[GENERATOR])}; of the rows without a "
         f"generator {_listed(good[NO_MODEL])}."
     ]
-    return found + pays(name, of)
+    return [*found, *spread(name, of), *pays(name, of)]
+
+
+def spread(name: str, of: Mapping[str, Mapping[str, Row]]) -> list[str]:
+    """Which rows are far apart by direction, too, and what such a generator is no model of."""
+
+    def value(m: Mapping[str, Row], metric: str) -> float:
+        return float(m[metric]["value"])
+
+    def passes(m: Mapping[str, Row]) -> bool:
+        if "direction_diversity" not in m:
+            return False
+        apart = min(value(m, "diversity"), value(m, "direction_diversity"))
+        return (
+            value(m, "accuracy_minus_originals") >= -WITHIN_SPREAD
+            and value(m, "accuracy_min") >= value(m, "accuracy") - WORST
+            and apart >= DIVERSE_SPREAD
+            and LENGTHS[0] <= value(m, "length") <= LENGTHS[1]
+            and not value(m, "copies")
+        )
+
+    good = _which(of, passes)
+    found = [
+        f"{name}: within {100 * WITHIN_SPREAD:g} points of the originals' mean and the worst "
+        f"within {100 * WORST:g} of the row's own, diversity by distance and by direction at least "
+        f"{DIVERSE_SPREAD:g}, length {LENGTHS[0]:g} to {LENGTHS[1]:g} of the zoo's and no copy: "
+        f"{_listed(good[GENERATOR])}; of the rows without a generator {_listed(good[NO_MODEL])}."
+    ]
+    if any(method.startswith("flown_spread") for method in of):
+        found.append(
+            f"{name}: `flown_spread` reconstructs nothing: it is a generator trained on the task, "
+            "near the zoo's mean and of its size, and no model of the zoo. Its controls, of "
+            "shuffled networks and of none, say what the zoo's networks add."
+        )
+    return found
 
 
 def pays(name: str, of: Mapping[str, Mapping[str, Row]]) -> list[str]:

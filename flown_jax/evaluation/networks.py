@@ -16,6 +16,7 @@ from flown_jax.evaluation import novelty
 from flown_jax.evaluation.classification import difference_interval, interval
 from flown_jax.evaluation.rows import Sample
 from flown_jax.models import many
+from flown_jax.weights.canonical import canonical
 from flown_jax.weights.matching import matched_distances
 from flown_jax.weights.spec import WeightSpec
 
@@ -89,6 +90,8 @@ class Yard:
       errors: (N, n) bool, of the training networks on the test images.
       among: (K, K) matched distances of the first K of these, those of the unit.
       held_out: (H, N) matched distances of the held-out networks to them.
+      directions: mean distance of two of the first K networks' directions.
+      length: mean length of these.
     """
 
     unit: novelty.Yardstick
@@ -96,6 +99,8 @@ class Yard:
     errors: np.ndarray
     among: np.ndarray
     held_out: np.ndarray
+    directions: float
+    length: float
 
 
 def yard(data: SetMeasures, networks: int = 50, last: Sequence[int] | None = None) -> Yard:
@@ -114,7 +119,10 @@ def yard(data: SetMeasures, networks: int = 50, last: Sequence[int] | None = Non
     held_out = matched_distances(data.spec, data.held_out, data.train, data.matching)
     pairwise, _ = novelty.pairwise(among)
     unit = novelty.Yardstick(float(novelty.nearest(held_out).mean()), pairwise)
-    return Yard(unit, 1 - errors[own].mean(1), errors, among, held_out)
+    lengths = _lengths(data.spec, first)
+    directions, _ = novelty.pairwise(novelty.direction_distances(among, lengths))
+    originals = 1 - errors[own].mean(1)
+    return Yard(unit, originals, errors, among, held_out, float(directions), float(lengths.mean()))
 
 
 def measure(
@@ -127,7 +135,9 @@ def measure(
     to the originals' mean (Welch's interval: networks of both are drawn). The best five of many lie
     above the mean of the same networks: they are compared with the best five of as many originals
     (`accuracy_top5_minus_originals`), of samples and originals the fewer number. Novelty as
-    `evaluation.novelty.report`, by matched distances. Networks with weights that are not finite are
+    `evaluation.novelty.report`, by matched distances; distance can be bought with length, so beside
+    `diversity` stand `direction_diversity`, of directions alone, and `length`, in mean lengths of
+    the zoo's networks. Networks with weights that are not finite are
     wrong about every image; they are counted (`not_finite`) and have no distances.
 
     Args:
@@ -166,10 +176,20 @@ def measure(
             to_train, among, scale.unit, errors=errors, train_errors=scale.errors, itself=itself
         )
         found |= {name: (f.value, f.ci95, f.n) for name, f in report.items()}
+        lengths = _lengths(data.spec, weights)
+        if len(weights) > 1:
+            apart = novelty.direction_distances(among, lengths) / scale.directions
+            found["direction_diversity"] = (*novelty.pairwise(apart), len(weights))
+        found["length"] = (*interval(lengths / scale.length), len(weights))
     metrics = {
         name: {"value": value, "ci95": ci95, "n": n} for name, (value, ci95, n) in found.items()
     }
     return metrics, accuracy
+
+
+def _lengths(spec: WeightSpec, weights: np.ndarray) -> np.ndarray:
+    """Of networks (N, D) in the coordinates of matched distances, (N,)."""
+    return np.linalg.norm(canonical(spec, np.asarray(weights)).astype(np.float64), axis=1)
 
 
 def classes(scores: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ _SIMPLE = "#7a8087"
 _COPIES = 1 / 24  # share of copies from which a method counts as copying
 _NEAR = 3.0  # points around the originals within which the axis of accuracies is even
 _STEPS = (1, 2, 5, 10, 20, 40, 80)  # ticks, in points from the originals
+_WHAT = {"diversity": "distance", "direction_diversity": "distance of the directions"}
 _LINES = ("#1a66b3", "#c96a12", "#2e8b57", "#8e44ad", "#b03a48", "#7a8087", "#b8a000", "#17a2b8")
 _STYLES = ("-", "--", "-.", ":")
 
@@ -30,11 +31,15 @@ def accuracy_against_diversity(
     sets: Mapping[str, str],
     table: str = "retrieval",
     original: str = "originals",
+    metric: str = "diversity",
 ) -> None:
     """Mean accuracy of every method against its diversity, a panel a set.
 
     Accuracies are spread near the mean of the originals, a dotted line. A method of one network
     stands at diversity 0; a method of which more than one network in 24 is a copy is a cross.
+
+    Args:
+      metric: `diversity`, or `direction_diversity`, which no length can buy.
     """
     figure, panels = _grid(len(sets), (6.1, 4.9))
     drawn = []
@@ -48,7 +53,7 @@ def accuracy_against_diversity(
         centre = 100 * of[original, "accuracy"]["value"] if original in methods else 0.0
         points = []
         for method in methods:
-            diversity = of.get((method, "diversity"), {"value": 0.0})["value"]
+            diversity = of.get((method, metric), {"value": 0.0})["value"]
             accuracy = 100 * of[method, "accuracy"]["value"] - centre
             copied = method != original and _copied(of.get((method, "copies")))
             style: dict[str, Any] = {"marker": "X" if copied else "o", "ms": 8 if copied else 7}
@@ -59,7 +64,7 @@ def accuracy_against_diversity(
         far = max([1.0, *(x for x, *_ in points)])
         axis.set_xlim(-0.06 * far, 1.12 * far)
         axis.set_title(title, fontsize=11)
-        axis.set_xlabel("diversity: distance of two samples / of two training networks")
+        axis.set_xlabel(f"diversity: {_WHAT[metric]} of two samples / of two training networks")
         axis.set_ylabel("accuracy, % (spread near the originals)")
         axis.grid(alpha=0.25)
         drawn.append((axis, points))

@@ -11,11 +11,11 @@ from flown_jax.evaluation import tables
 from flown_jax.evaluation.classification import interval
 from flown_jax.evaluation.rows import Sample
 
-_SUMMARY = ("accuracy", "accuracy_minus_originals", "diversity", "copies")
+_SUMMARY = ("accuracy", "accuracy_minus_originals", "diversity", "direction_diversity", "copies")
 
 
 def summary(rows: list[dict[str, Any]], sets: Mapping[str, str]) -> str:
-    """Accuracy, difference to the originals, diversity and copies of every method and set.
+    """Accuracy, difference to the originals, diversities and copies of every method and set.
 
     Args:
       sets: set -> title.
@@ -32,13 +32,14 @@ def summary(rows: list[dict[str, Any]], sets: Mapping[str, str]) -> str:
         cells = []
         for name in sets:
             of = of_set[name].get(method, {})
-            accuracy, minus, diversity, copies = (
+            accuracy, minus, diversity, directions, copies = (
                 tables.text_cell(m, (of[m][0], None), of=counts.get((method, name)))
                 if m in of
                 else "-"
                 for m in _SUMMARY
             )
-            cells.append(f"{accuracy} ({minus}) · {diversity} · {copies}" if of else "")
+            text = f"{accuracy} ({minus}) · {diversity} ({directions}) · {copies}"
+            cells.append(text if of else "")
         lines.append(_line([f"`{method}`", *cells]))
     return "\n".join(lines)
 

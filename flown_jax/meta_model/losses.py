@@ -24,7 +24,7 @@ from flown_jax.encoders.losses import vae_loss
 from flown_jax.flow import diffusion, matching, sampling
 from flown_jax.meta_model.condition import noisy_condition
 from flown_jax.meta_model.latents import LatentSpace
-from flown_jax.meta_model.mixing import Mixing, shortfall
+from flown_jax.meta_model.mixing import Mixing, outside, shortfall
 from flown_jax.meta_model.sampling import as_noise_model, as_velocity, regress
 
 Batch = Mapping[str, Any]
@@ -46,6 +46,7 @@ def codec_loss(
     weights_weight: float = 1.0,
     mixing: Mixing | None = None,
     task_scales: Mapping[str, float] | None = None,
+    middles: Mapping[str, Array] | None = None,
 ) -> LossAndMetrics:
     """Loss of the weight autoencoder (paper eq. 2 with the noise of A.3.2) plus the task loss.
 
@@ -57,6 +58,8 @@ def codec_loss(
       mixing: take the task loss at mixes of the batch's latents; None takes it at the latents that
         are reconstructed.
       task_scales: of each part's task loss; all 1 without. The metric `task` is without them.
+      middles: the mean of each part's training weights (D of the part), which `mixing.ball_weight`
+        needs.
     """
     parts = {name: batch["parts"][name] for name in sorted(batch.get("parts", ()))} or {"": batch}
     x1 = {name: target.normalise(part["weights"], part["context"]) for name, part in parts.items()}
@@ -85,7 +88,8 @@ def codec_loss(
     if not task_weight:
         return loss, metrics
     means = codec.apply(variables, every, method="encode").mode() if mixing is not None else every
-    tasks, scaled, anchors, shortfalls, start = [], [], [], [], 0
+    tasks, scaled, start = [], [], 0
+    terms: dict[str, list[Array]] = {"anchor": [], "shortfall": [], "outside": []}
     for number, (name, part) in enumerate(parts.items()):
         own = slice(start, start + len(x1[name]))
         start = own.stop
@@ -96,22 +100,42 @@ def codec_loss(
             z = mixing.of(key_part, means[own], sigma_lat)
             decoded = codec.apply(variables, z, method="decode")
             if mixing.anchor:
-                anchors.append(jnp.mean((decoded - mixing.of(key_part, x1[name], 0.0)) ** 2))
+                anchor = mixing.of(key_part, x1[name], 0.0)
+                terms["anchor"].append(jnp.mean((decoded - anchor) ** 2))
+            unit = target.unit(part["context"])
             if mixing.diversity_weight:
-                unit = target.unit(part["context"])
-                shortfalls.append(shortfall(decoded / unit, mixing.diversity_target))
+                short = shortfall(decoded / unit, mixing.diversity_target, mixing.diversity_form)
+                terms["shortfall"].append(short)
+            if mixing.ball_weight:
+                middle = target.normalise(_middle(middles, name)[None], part["context"])
+                terms["outside"].append(outside((decoded - middle) / unit))
         weights = target.restore(decoded, part["context"])
         tasks.append(jnp.mean(target.task_loss(weights, part)))
         scaled.append(tasks[-1] * (task_scales[name] if task_scales else 1.0))
     metrics["task"] = jnp.stack(tasks).mean()
     loss = loss + task_weight * jnp.stack(scaled).mean()
-    if anchors and mixing is not None:
-        metrics["anchor"] = jnp.stack(anchors).mean()
-        loss = loss + mixing.anchor * metrics["anchor"]
-    if shortfalls and mixing is not None:
-        metrics["shortfall"] = jnp.stack(shortfalls).mean()
-        loss = loss + mixing.diversity_weight * metrics["shortfall"]
+    for name, weight in _weights(mixing).items():
+        if weight:
+            metrics[name] = jnp.stack(terms[name]).mean()
+            loss = loss + weight * metrics[name]
     return loss, metrics
+
+
+def _weights(mixing: Mixing | None) -> dict[str, float]:
+    """Of the terms beside the task loss."""
+    if mixing is None:
+        return {}
+    return {
+        "anchor": mixing.anchor,
+        "shortfall": mixing.diversity_weight,
+        "outside": mixing.ball_weight,
+    }
+
+
+def _middle(middles: Mapping[str, Array] | None, name: str) -> Array:
+    if middles is None:
+        raise ValueError("ball_weight needs the mean of every part's training weights (middles).")
+    return jnp.asarray(middles[name])
 
 
 def flow_loss(

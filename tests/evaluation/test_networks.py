@@ -139,6 +139,7 @@ def test_a_single_network_has_no_spread(scale):
     assert accuracy.shape == (1,)
     undefined = {name for name, metric in found.items() if metric["value"] is None}
     assert undefined == {"accuracy_std", "diversity", "error_iou_among"}
+    assert "direction_diversity" not in found and found["length"]["value"] > 0
     assert found["accuracy"]["ci95"] is None and found["accuracy_ensemble"]["n"] == 1
     assert found["accuracy_ensemble"]["value"] == found["accuracy"]["value"] == accuracy[0]
 
@@ -162,6 +163,15 @@ def test_rows_are_tidy_and_leave_out_what_is_undefined(scale):
     assert accuracy[0] == 1
     names = {row["metric"] for row in rows_of("retrieval", "flown", "mnist", metrics, "zoo")}
     assert "accuracy" in names and "error_iou_train" not in names
+
+
+def test_longer_networks_are_further_apart_in_no_direction(scale):
+    found = values(measure(DATA, scale, DATA.train, itself=True)[0])
+    np.testing.assert_allclose([found["direction_diversity"], found["length"]], 1, rtol=1e-4)
+    # All weights and biases of a layer of a CNN without its scale kept: lengths double.
+    longer = values(measure(DATA, scale, 2 * DATA.train)[0])
+    assert longer["length"] > 1.5 and longer["diversity"] > 1.5
+    assert longer["direction_diversity"] < 1.2
 
 
 def test_the_best_few_of_as_many_networks_are_compared():

@@ -16,6 +16,7 @@ from flown_jax.few_shot.space import head_spec
 from tests.encoders import stand_in
 from tests.experiments.walk import changed
 
+LATER = {"diversity_form", "ball_weight", "codes"}  # which are off
 GRAPH = {"codec.encoder": "graph"}
 SEEDS = {"mnist": {"seed": [0, 1], "epoch": [1, 1]}}
 
@@ -26,9 +27,28 @@ def graphs(module, variant="tiny", **more):
 
 def test_of_its_own_encoder_nothing_new_counts():
     codec = retrieval.get_config().codec
-    assert set(codec) - set(counted(codec)) == {"encoder", "graph"}
+    assert set(codec) - set(counted(codec)) == {"encoder", "graph", *LATER}
     own = {"form": "mlp", "sizes": codec.sizes.to_dict(), "encoder": "vae", "graph": None}
     assert described(codec) == described(counted(codec)) == own
+
+
+def test_what_came_later_counts_where_it_is_on():
+    codec = retrieval.get_config().codec
+    for name, value in (("diversity_form", "two_sided"), ("ball_weight", 2.0), ("codes", "normal")):
+        assert set(counted(ConfigDict({**codec, name: value}))) == {*counted(codec), name}
+
+
+def test_without_networks_there_is_nothing_to_reconstruct_and_nothing_to_mix():
+    normal = {"codec.codes": "normal"}
+    for more, field in (
+        ({}, "codec.weights_weight and"),
+        ({"codec.weights_weight": 0.0, "codec.anchor": 1.0}, "codec.anchor must be 0"),
+        ({"codec.weights_weight": 0.0}, "flow.target is 'mixes'"),
+    ):
+        with pytest.raises(UserError, match=field):
+            check_retrieval(changed(retrieval.get_config("tiny"), {**normal, **more}))
+    more = {"codec.weights_weight": 0.0, "flow.target": "members"}
+    check_retrieval(changed(retrieval.get_config("tiny"), {**normal, **more, "beside": {}}))
 
 
 def test_whole_vectors_leave_no_chunk():
@@ -53,7 +73,7 @@ def test_chunks_are_tried_with_the_target():
 
 def test_of_an_encoder_of_graphs_everything_counts():
     codec = graphs(retrieval).codec
-    assert counted(codec) == codec
+    assert set(codec) - set(counted(codec)) == LATER
     found = described(codec)
     assert found["encoder"] == "graph" and found["graph"] == codec.graph.to_dict()
 

@@ -170,6 +170,28 @@ def test_diversity_counts_below_the_target_alone():
     np.testing.assert_allclose(value, metrics["task"] + 2 * metrics["shortfall"], rtol=1e-5)
 
 
+def test_what_leaves_the_ball_of_a_set_counts():
+    options = MEANS | {"weights_weight": 0.0, "kl_weight": 0.0, "task_weight": 1.0}
+    options |= {"codec": zoos.Identity(), "variables": {}, "ball_weight": 3.0}
+    middles = {name: w.mean(0) for name, w in WEIGHTS.items()}
+    value, metrics = codec_loss(**options, middles=middles)  # every mix is the mean
+    assert metrics["outside"] < 1e-6
+    # From another middle they are outside by what it is away.
+    away = {name: m + 2.0 for name, m in middles.items()}
+    value, metrics = codec_loss(**options, middles=away)
+    expected = []
+    for name in zoos.SPECS:
+        of = OfSet(name)
+        far = SPACE.normalise(away[name][None], of) - SPACE.normalise(middles[name][None], of)
+        length = np.linalg.norm(far) / SPACE.unit(of)
+        expected.append(max(0.0, float(length) - 1 / np.sqrt(2)) ** 2)
+    assert min(expected) > 0.01
+    np.testing.assert_allclose(metrics["outside"], np.mean(expected), rtol=1e-3)
+    np.testing.assert_allclose(value, metrics["task"] + 3 * metrics["outside"], rtol=1e-4)
+    with pytest.raises(ValueError, match="middles"):
+        codec_loss(**options)
+
+
 class Seen:
     """A network that gives x, and keeps the time and the condition that it is given."""
 

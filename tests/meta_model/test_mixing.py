@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from flown_jax.meta_model import mixing
 from tests.layers.helpers import quick_jit
@@ -56,3 +57,32 @@ def test_shortfall_of_equal_rows_has_a_gradient():
     assert np.isfinite(gradient).all()
     assert gradient[2, 0] < 0 < gradient[0, 0]  # downhill is apart
     assert mixing.shortfall(jnp.asarray(rows[:1]), 0.8) == 0
+
+
+def test_two_sides_miss_what_is_too_far_as_well():
+    rows = jnp.asarray(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.4]], np.float32))
+    distances = np.array([1.0, 0.4, np.sqrt(1.16)])
+    found = mixing.shortfall(rows, 0.7, "two_sided")
+    np.testing.assert_allclose(found, np.mean((0.7 - distances) ** 2), rtol=1e-5)
+    one = mixing.shortfall(rows, 0.7)
+    np.testing.assert_allclose(one, 0.3**2 / 3, rtol=1e-5)
+    with pytest.raises(ValueError, match="'both'; it must be one_sided or two_sided"):
+        mixing.shortfall(rows, 0.7, "both")
+
+
+def test_outside_is_what_is_longer_than_networks_of_the_zoo():
+    # Independent networks at distance 1 of each other lie at the radius.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 4000)) / np.sqrt(2 * 4000)
+    assert mixing.outside(jnp.asarray(x)) < 1e-3
+    np.testing.assert_allclose(mixing.outside(jnp.asarray(3 * x)), 4 / 2, rtol=0.05)
+    slope = quick_jit(jax.grad(lambda x: mixing.outside(x)))(jnp.zeros((2, 3)))
+    assert np.isfinite(slope).all() and not np.any(slope)
+
+
+def test_normal_codes_know_no_network():
+    codes = mixing.Mixing(mixes=4000, members=2, normal=True)
+    found = codes.of(KEY, jnp.full((3, 2), 7.0), noise=0.5)
+    assert found.shape == (4000, 2)
+    np.testing.assert_allclose(found.mean(0), 0, atol=0.06)
+    np.testing.assert_allclose(found.std(0), 1, rtol=0.05)

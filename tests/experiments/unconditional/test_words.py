@@ -55,8 +55,37 @@ def test_of_states_what_needs_no_model_is_told_with_its_consequence():
 def test_of_seeds_each_bar_counts(metric, value):
     target = SimpleNamespace(name="zoo", kind="seeds")
     found = rows("zoo", held_out={}, flown={}, average_of_two={metric: value})
-    (sentence,) = words.verdicts(target, found)
+    sentence, _ = words.verdicts(target, found)
     assert sentence.endswith("of the zoo's: `flown`; of the rows without a generator none.")
+
+
+SPREAD = {
+    "accuracy": 0.95,
+    "accuracy_min": 0.91,
+    "direction_diversity": 0.65,
+    "length": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "value"),
+    [
+        ("accuracy_minus_originals", -0.016),
+        ("accuracy_min", 0.89),
+        ("diversity", 0.59),
+        ("direction_diversity", 0.59),
+        ("length", 1.11),
+        ("copies", 1.0),
+    ],
+)
+def test_diverse_in_earnest_is_by_direction_and_at_the_zoos_length(metric, value):
+    target = SimpleNamespace(name="zoo", kind="seeds")
+    methods = {"flown_spread": SPREAD, "average_of_two": {**SPREAD, metric: value}}
+    found = words.verdicts(target, rows("zoo", held_out={}, **methods))
+    assert "no copy: `flown_spread`; of the rows without a generator none." in found[1]
+    assert "no model of the zoo" in found[2]
+    alone = words.verdicts(target, rows("zoo", held_out={}, flown=SPREAD))
+    assert len(alone) == 2 and "no copy: `flown`;" in alone[1]
 
 
 def test_a_flow_pays_from_as_many_networks_as_its_training_took():
