@@ -54,6 +54,11 @@ class MetaModel:
     parts: Parts
     arrays: Mapping[str, Any] = dataclasses.field(repr=False)
 
+    def __repr__(self) -> str:
+        about, latent = self.description, self.parts.description["latent_shape"]
+        what = f"{self.parts.target.what}, latent {tuple(latent)}"
+        return f"MetaModel({what}: {about.get('trained_on', 'no word of its training')})"
+
     @classmethod
     def restore(
         cls, workdir: str | Path, *, target: str | None = None, allow_functions: bool = False

@@ -41,6 +41,11 @@ def model_of(form="token", entries=("features", "shots"), side=0):
 ANY_WAY = model_of()
 
 
+def test_a_model_is_shown_in_a_line():
+    assert repr(MODEL).startswith("MetaModel(") and len(repr(MODEL)) < 200
+    assert ABOUT["trained_on"] in repr(MODEL) and str(tuple(ABOUT["latent_shape"])) in repr(MODEL)
+
+
 def four_numbers(images):
     """Features of an image encoder that is a function: means of four rows."""
     return images.mean((2, 3))[:, ::4]

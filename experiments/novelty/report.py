@@ -77,7 +77,7 @@ _READING = {
         "copies of function alone: idle or split units, or the same function with other weights, "
         "are not found",
     ),
-    "diversity, of directions": (
+    "diversity, directions": (
         "mean distance of two samples in that of two networks of ZOO_A, as it is and between "
         "directions: one network printed many times has 0 and no copies",
         "more than the smaller of the two: a diversity above that of directions with a length "

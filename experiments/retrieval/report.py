@@ -36,11 +36,9 @@ _SHOWN = (
 _ON_SCREEN = (
     "accuracy",
     "accuracy_minus_originals",
-    "accuracy_top5_minus_originals",
     "copies",
     "diversity",
     "direction_diversity",
-    "length",
 )
 _INTERVALS = ("accuracy", "accuracy_minus_originals")  # the others' stand in results.json
 _DIVERSITIES = {

@@ -45,7 +45,7 @@ _METRICS: dict[str, tuple[str, float, int | None]] = {
     "accuracy_copies": ("accuracy of copies", 100.0, 1),
     "accuracy_others": ("of the others", 100.0, 1),
     "diversity": ("diversity", 1.0, 2),
-    "direction_diversity": ("of directions", 1.0, 2),
+    "direction_diversity": ("directions", 1.0, 2),
     "length": ("length", 1.0, 2),
     "duplicates": ("duplicates", 1.0, None),
     "error_iou_among": ("error IoU among", 1.0, 2),

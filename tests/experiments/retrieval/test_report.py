@@ -19,6 +19,8 @@ METRICS = {
     "copies": 3,
     "copies_at_most": 0.1,
     "diversity": 0.25,
+    "direction_diversity": 0.2,
+    "length": 1.4,
 }
 METHODS = ("originals", "aligned_mean", "kde", "pca", "flown", "flown_weights", "flown_prior")
 CURVES = {
@@ -43,7 +45,7 @@ def results() -> dict:
                 if method != "aligned_mean":
                     half = 0.002 if metric in ("accuracy", "diversity") else None
                     add("retrieval", method, name, metric, value, half)
-                elif metric != "diversity":
+                elif "diversity" not in metric:
                     add("retrieval", method, name, metric, value, n=1)
         add("retrieval", "flown", name, "right_set", 0.98, n=100)
     for name, runs in (("mnist", 3), ("usps", 1)):
@@ -103,6 +105,7 @@ def test_everything_is_written(tmp_path, config):
     assert json.loads((tmp_path / "results.json").read_text()) == results()
     pictures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert pictures == {
+        "accuracy_against_direction_diversity.png",
         "accuracy_against_diversity.png",
         "accuracies.png",
         "confusion.png",
@@ -110,7 +113,7 @@ def test_everything_is_written(tmp_path, config):
         "prior_losses.png",
     }
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 5 and "usps is small." in page
+    assert page.count("data:image/png;base64,") == 6 and "usps is small." in page
     head = (tmp_path / "results.md").read_text()
     assert head.startswith("# Retrieval and initialisation: variant tiny, seed 0\n\nWhat was run.")
     assert "\n\n- usps is small.\n\n## All sets" in head
@@ -119,23 +122,25 @@ def test_everything_is_written(tmp_path, config):
 def test_what_is_not_there_has_no_figure(tmp_path, config, monkeypatch):
     drawn = []
     for name in ("accuracy_against_diversity", "accuracy_strips", "confusion", "fine_tuning"):
-        monkeypatch.setattr(report.figures, name, lambda path, *_: drawn.append(path.stem))
+        draw = lambda path, *_, **more: drawn.append(path.stem)  # noqa: E731
+        monkeypatch.setattr(report.figures, name, draw)
     monkeypatch.setattr(shared, "html_page", lambda *_: "")
     written(tmp_path, config, prior_curves=None, accuracies={}, remarks=[])
-    assert drawn == ["accuracy_against_diversity", "confusion", "fine_tuning"]
+    scatter = ["accuracy_against_direction_diversity", "accuracy_against_diversity"]
+    assert drawn == [*scatter, "confusion", "fine_tuning"]
 
 
 def test_a_set_has_a_line_a_method_with_the_papers_beside_it(tmp_path, config, undrawn):
     tables = written(tmp_path, config)
     lines = tables["Retrieval: MNIST digits"]
     assert lines[0] == (
-        "| method | accuracy % | minus originals | top 5 | copies | diversity | right set % | "
-        "remark |"
+        "| method | accuracy % | minus originals | top 5 | copies | diversity | directions | "
+        "length | right set % | remark |"
     )
     by_method = {line.split("`")[1]: line for line in lines[2:]}
     assert list(by_method) == [*METHODS, *words.PAPER]
     assert by_method["flown"] == (
-        "| `flown` | 90.0 ± 0.2 | +1.0 | 93.0 | 3 of 50 | 0.25 | 98.0 | "
+        "| `flown` | 90.0 ± 0.2 | +1.0 | 93.0 | 3 of 50 | 0.25 | 0.20 | 1.40 | 98.0 | "
         "trained on images: the main design |"
     )
     assert by_method["aligned_mean"].startswith("| `aligned_mean` | 90.0 | +1.0 | 93.0 | 3 of 1 |")
@@ -186,11 +191,12 @@ def test_the_priors_facts_are_one_sentence_each():
 
 
 def test_the_summary_puts_accuracy_beside_diversity_and_copies(tmp_path, config, undrawn):
-    lines = written(tmp_path, config)["All sets: accuracy % (minus originals) · diversity · copies"]
+    tables = written(tmp_path, config)
+    lines = tables["All sets: accuracy % (minus originals) · diversity (of directions) · copies"]
     assert lines[0] == "| method | MNIST digits | letters |"
-    cell = "90.0 (+1.0) · 0.25 · 3 of 50"
+    cell = "90.0 (+1.0) · 0.25 (0.20) · 3 of 50"
     assert f"| `flown` | {cell} | {cell} |" in lines
-    one = "90.0 (+1.0) · - · 3 of 1"
+    one = "90.0 (+1.0) · - (-) · 3 of 1"
     assert f"| `aligned_mean` | {one} | {one} |" in lines
 
 
