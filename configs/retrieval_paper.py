@@ -107,6 +107,10 @@ def published(config: ConfigDict) -> None:
                     for name in ("form", "sizes", "reconstruction", "kl_weight", "networks")
                 }
             },
+            "with_features": {
+                "condition": {"entries": ours.condition.entries},
+                "flow": {"condition_noise": ours.flow.condition_noise},
+            },
             "with_gaussian_source": {"flow": {"source": "gaussian"}},
             "with_mlp_velocity": {"velocity": ours.velocity},
         }

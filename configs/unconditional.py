@@ -10,7 +10,8 @@ NETWORK is cnn (whole), resnet18, vit or convnext (their last two normalisations
 cifar10, cifar100 or stl10, ENCODER vae or, of cnn, graph. These are cut down to two cores'
 size, the networks themselves as `configs/trajectory.py` says; paper_ before the name has the
 published sizes (Tables 6 to 8 and 10), for a GPU. `seeds_DATASET` has the small CNNs of the zoos
-folder, aligned and as they are. `real` has all cells that two cores can train, one after the other;
+folder, aligned and as they are. `published` has the paper's recipe, at two cores' size, beside ours
+on two cells. `real` has all cells that two cores can train, one after the other;
 `table1` those of them that are states, `seeds` the others.
 
 A zoo of your own: --config.targets.NAME.zoo=FOLDER, for a variant with one target.
@@ -23,7 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.fsl_parts import paper_graph, recipe
-from configs.unconditional_parts import of_seeds, of_states, pdiff
+from configs.unconditional_parts import PUBLISHED, of_seeds, of_states, pdiff
 
 NETWORKS = ("cnn", "resnet18", "vit", "convnext")
 DATASETS = ("mnist", "cifar10", "cifar100", "stl10")
@@ -64,6 +65,9 @@ def get_config(variant: str = "default") -> ConfigDict:
         config.targets = ConfigDict(_cells(_TABLE1))
     elif variant == "seeds":
         config.targets = ConfigDict({**_seeds(SEED_ZOOS), **_raw(SEED_ZOOS)})
+    elif variant == "published":
+        config.targets = ConfigDict(_cells(("cnn_cifar10", "resnet18_cifar10")))
+        config.states.beside = ConfigDict(PUBLISHED)
     elif variant.startswith("seeds_"):
         config.targets = ConfigDict(_seeds((variant.removeprefix("seeds_"),)))
     elif variant.startswith("raw_"):
@@ -89,7 +93,18 @@ def variants() -> tuple[str, ...]:
     )
     seeds = tuple(f"{how}_{name}" for how in ("seeds", "raw") for name in SEED_ZOOS)
     paper = tuple(f"paper_{cell}" for cell in cells)
-    return ("default", "tiny", "real", "table1", "seeds", *seeds, *_CELLS, *cells, *paper)
+    return (
+        "default",
+        "tiny",
+        "real",
+        "table1",
+        "published",
+        "seeds",
+        *seeds,
+        *_CELLS,
+        *cells,
+        *paper,
+    )
 
 
 def _target(variant: str, kind: str = "states", zoo: str = "", align: bool = False) -> ConfigDict:

@@ -75,6 +75,28 @@ GRAPH: dict[str, Any] = {
         "recipe": {"steps": 1200, "batch": 8, "learning_rate": 2e-3, "warmup": 30},
     }
 }
+# The printed recipe (Tables 6 and 10) in these widths, and what differs from it in one thing each.
+_PRINTED: dict[str, Any] = {
+    **_KL,
+    "codec": {
+        **_KL["codec"],
+        "reconstruction": "sse",
+        "kl_weight": 1e-2,
+        "recipe": {"steps": 1500, "batch": 50, "clip": 0.0},
+    },
+    "flow": {
+        "source": "kaiming_normal",
+        "recipe": {"steps": 3000, "batch": 50, "weight_decay": 2e-6, "clip": 0.0},
+    },
+}
+PUBLISHED: dict[str, Any] = {
+    "published": _PRINTED,
+    "published_mse": {
+        **_PRINTED,
+        "codec": {**_PRINTED["codec"], "reconstruction": "mse", "kl_weight": 3.5e-6},
+    },
+    "published_gaussian": {**_PRINTED, "flow": {**_PRINTED["flow"], "source": "gaussian"}},
+}
 SPREAD: dict[str, Any] = {
     "weights_weight": 0.0,
     "diversity_weight": 1.0,

@@ -22,7 +22,7 @@ from experiments import command
 from experiments.report import REPORT, heading, standing
 from experiments.retrieval import designs, samples
 from experiments.retrieval.check import check
-from experiments.retrieval.conditions import learn_to_see, show
+from experiments.retrieval.conditions import learn_to_see, show, show_beside
 from experiments.retrieval.initialise import initialise
 from experiments.retrieval.measure import Measures, confusion, units
 from experiments.retrieval.model import model_stage
@@ -76,9 +76,10 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     flow = designs.flow(stages, design)
     model_stage(stages, config, data, sight, design, flow)
     components = designs.principal_components(stages, design, data.joint)
-    beside = {
-        n: designs.make(stages, config, data, aligned, known, n, design) for n in config.beside
-    }
+    beside = {}
+    for name in config.beside:
+        seen = show_beside(stages, config, data, known, name)
+        beside[name] = designs.make(stages, config, data, aligned, seen, name, design)
     # The paper's prior was for the paper's objective, weights alone.
     other = prior(stages, config, data, beside.get("weights", design))
 

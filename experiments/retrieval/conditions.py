@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.designs import changed
 from experiments.features import describe_images, encode, train_encoder
 from experiments.retrieval.zoos import Data
 from experiments.stages import Stages
@@ -62,10 +63,30 @@ def learn_to_see(stages: Stages, features: ConfigDict, condition: ConfigDict) ->
     return Sight(encoder, tables.transform, tables.train, caml, used, shape)
 
 
-def show(stages: Stages, config: ConfigDict, data: Data, sight: Sight) -> StageResult:
+def show_beside(
+    stages: Stages, config: ConfigDict, data: Data, known: StageResult, name: str
+) -> StageResult:
+    """The stage of `show` for a design beside: the main one's where it is shown the same.
+
+    Args:
+      known: of the main design. name: of the changes in the config's `beside`.
+    """
+    other = changed(config, config.beside[name].to_dict())
+    if other.condition == config.condition:
+        return known
+    sight = learn_to_see(stages, other.features, other.condition)
+    return show(stages, other, data, sight, f"conditions-{name}")
+
+
+def show(
+    stages: Stages, config: ConfigDict, data: Data, sight: Sight, name: str = "conditions"
+) -> StageResult:
     """A stage: of every set the conditions of draws of `train` and of `validation` images.
 
     Of a foreign set there are those of validation images alone: nothing is learned from it.
+
+    Args:
+      name: of the stage.
     """
     networks = {name: data.zoos[data.unseen.get(name, name)] for name in data.images}
     inputs = {
@@ -80,7 +101,7 @@ def show(stages: Stages, config: ConfigDict, data: Data, sight: Sight) -> StageR
         "train": data.pictures("train"),
         "validation": {name: images.validation for name, images in data.images.items()},
     }
-    return stages.common("conditions", inputs, _show)
+    return stages.common(name, inputs, _show)
 
 
 def _show(context: StageContext) -> dict[str, Any]:

@@ -25,6 +25,13 @@ METHODS = {
     "flown_weights": "the paper's objective",
     "flown_task": "the task loss without reconstruction",
     "flown_raw": "as `flown`, networks not aligned",
+    "flown_with_alignment": "as `flown`, units in one order first",
+    "flown_with_features": "as `flown`, shown features beside CAML's embeddings",
+    "flown_with_gaussian_source": "as `flown`, the flow from N(0, I)",
+    "flown_with_mixes": "as `flown`, the flow to mixes of latents",
+    "flown_with_mlp_codec": "as `flown`, an MLP autoencoder in the place of AutoencoderKL",
+    "flown_with_mlp_velocity": "as `flown`, an MLP velocity in the place of the UNet",
+    "flown_with_task_loss": "as `flown`, with the task loss of decoded mixes",
     "flown_prior": "the flow starts from networks of another data set, as in the paper",
     "flown_prior_mended": "the same, and the encoder also reconstructs them",
 }

@@ -49,7 +49,7 @@ def check(config: ConfigDict) -> None:
                 _check_design(design, spec)
     for name, spec in specs.items():
         part = config.targets[name]
-        for beside, changes in part.beside.items():
+        for beside, changes in part.get("beside", {}).items():  # a later field
             if beside not in config[part.kind].beside:
                 raise UserError(
                     f"targets.{name}.beside changes {beside!r}, and {part.kind}.beside has no such "

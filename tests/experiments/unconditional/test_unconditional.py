@@ -52,13 +52,17 @@ def methods(cells, name):
     return {m for table, of, m, _ in cells if (table, of) == ("unconditional", name)}
 
 
+SPREAD = ("spread", "spread_shuffled", "spread_no_zoo")
+
+
 def test_generators_and_what_is_no_model_stand_in_one_table(cells):
     both = {"originals", "held_out", "flown", "ddpm", "flow_on_pca", *NO_MODEL}
     both.add("vae_reconstruction")
     assert methods(cells, "run") == both  # in brief
     both |= {"pdiff", "pdiff_reconstruction"}
-    seeds = {f"{a}_{b}" for a in ("flown", "vae") for b in ("weights", "task")}
+    seeds = {f"{a}_{b}" for a in ("flown", "vae") for b in ("weights", "task", *SPREAD)}
     seeds = {s if s.startswith("flown") else f"{s}_reconstruction" for s in seeds}
+    seeds.remove("vae_spread_no_zoo_reconstruction")  # it reads no network
     trained = {"average_of_two_trained_2", "average_of_two_trained_4", "kaiming_trained_4"}
     assert methods(cells, "seeds") == both | seeds | trained
     for metric in ("accuracy", "nearest", "copies", "error_iou_among", "novel_performant_2"):
