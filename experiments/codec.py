@@ -32,6 +32,11 @@ def counted(codec: ConfigDict) -> ConfigDict:
     return ConfigDict({k: v for k, v in codec.items() if k not in unused})
 
 
+def same_codec(codec: ConfigDict, other: ConfigDict) -> bool:
+    """Whether two configs' codecs are one, in all that counts."""
+    return counted(codec).to_dict() == counted(other).to_dict()
+
+
 def check_codes(config: ConfigDict) -> None:
     """Refuse codes from N(0, I) where the rest of a design needs networks.
 

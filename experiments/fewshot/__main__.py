@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import command
-from experiments.codec import counted
+from experiments.codec import same_codec
 from experiments.features import describe_images, encode, images_of, train_encoder
 from experiments.fewshot.check import check
 from experiments.fewshot.designs import flow_stage, make_design, rival_stages
@@ -84,7 +84,7 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     rivals = rival_stages(stages, design, config, common)
     beside = {}
     for name, part in config.beside.items():
-        same = design.codec if counted(part.codec) == counted(config.codec) else None
+        same = design.codec if same_codec(part.codec, config.codec) else None
         other = make_design(stages, name, part, tables, heads, caml, **drawn, codec=same)
         beside[name] = (other, flow_stage(stages, other, common))
     model = model_stage(stages, config, data, encoder, tables, heads, design, flow)

@@ -72,7 +72,7 @@ def show_beside(
       known: of the main design. name: of the changes in the config's `beside`.
     """
     other = changed(config, config.beside[name].to_dict())
-    if other.condition == config.condition:
+    if other.condition.to_dict() == config.condition.to_dict():
         return known
     sight = learn_to_see(stages, other.features, other.condition)
     return show(stages, other, data, sight, f"conditions-{name}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.codec import counted, described
+from experiments.codec import counted, described, same_codec
 from experiments.designs import (
     NORMAL,
     PCA,
@@ -123,7 +123,7 @@ def make(
 
 def _same_codec(config: ConfigDict, other: ConfigDict) -> bool:
     same = config.alignment.encode == other.alignment.encode
-    return same and counted(config.codec) == counted(other.codec)
+    return same and same_codec(config.codec, other.codec)
 
 
 def _train_codec(context: StageContext) -> dict[str, Any]:
