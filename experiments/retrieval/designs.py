@@ -138,7 +138,7 @@ def _train_codec(context: StageContext) -> dict[str, Any]:
         module,
         target,
         zoo_batches(examples, seed=given.seed, networks=part.networks, images=part.images),
-        recipe(part),
+        dataclasses.replace(recipe(part), batch=part.networks * len(examples)),
         seed=given.seed,
         **loss_options(part, given.joint, examples),
     )

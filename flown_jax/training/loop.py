@@ -47,6 +47,7 @@ def fit(
     log_every: int | None = None,
     validate: Callable[[TrainState], float] | None = None,
     validate_every: int | None = None,
+    batch: int | None = None,
 ) -> TrainState:
     """The state after `steps` steps, or the best one on the way if there is a validation.
 
@@ -66,6 +67,7 @@ def fit(
         still runs after the last step).
       validate: score of a state, higher is better, from data that is neither trained nor tested
         on; the returned state holds the params, ema_params and extra with the highest score.
+      batch: examples a step, where the pace is to be told with it.
     Raises:
       Diverged: loss, gradient or parameters are not finite; the last good checkpoint stays.
     """
@@ -84,7 +86,12 @@ def fit(
     current = place(state)
     window = _Window(name, start, checkpoints, keep=records is not None and log_every is not None)
     window.best = lambda: None if best is None or best.step < 0 else best.apply(state)
-    shown = records.progress(name, steps, start) if records is not None else _silence()
+    sizes = {"batch": batch, "parameters": sum(x.size for x in jax.tree.leaves(state.params))}
+    shown = (
+        records.progress(name, steps, start, timed=True, **sizes)
+        if records is not None
+        else _silence()
+    )
     with shown as update:
         for index in range(start, steps):
             current, metrics = step(current, batch_at(index))

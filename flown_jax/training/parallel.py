@@ -37,6 +37,13 @@ def describe_devices() -> dict[str, Any]:
     }
 
 
+def peak_device_memory_gib() -> float | None:
+    """Largest memory in use of any local device so far, in GiB; None where devices do not tell."""
+    every = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [found["peak_bytes_in_use"] for found in every if "peak_bytes_in_use" in found]
+    return max(peaks) / 2**30 if peaks else None
+
+
 def on_cpu() -> bool:
     """Whether the devices are processor cores."""
     return jax.default_backend() == "cpu"

@@ -126,4 +126,5 @@ def train(
         log_every=recipe.log_every,
         validate=validate if recipe.validate_every else None,
         validate_every=recipe.validate_every,
+        batch=recipe.batch,
     )

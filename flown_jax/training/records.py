@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from flown_jax import __version__
 from flown_jax.errors import UserError
 from flown_jax.files import write_bytes, writing
+from flown_jax.training.paces import Stopwatch
 from flown_jax.training.parallel import describe_devices
 
 Update = Callable[..., None]
@@ -77,7 +78,16 @@ class Records:
             self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
 
     @contextlib.contextmanager
-    def progress(self, name: str, steps: int, start: int = 0) -> Iterator[Update]:
+    def progress(
+        self,
+        name: str,
+        steps: int,
+        start: int = 0,
+        *,
+        timed: bool = False,
+        batch: int | None = None,
+        parameters: int | None = None,
+    ) -> Iterator[Update]:
         """A context whose value is `update(step, metrics={})`: shows the stage's name, the step,
         the rate and the time left.
 
@@ -85,11 +95,23 @@ class Records:
           name: what is going on.
           steps: the last step.
           start: the step from which this run goes on.
+          timed: a training, whose pace is told to whoever measures paces; with
+          batch, parameters: examples a step and trained parameters, where they are known.
         """
         stream = self._stream or sys.stderr
         show = _bar if stream.isatty() else _lines
+        watch = Stopwatch(name, start, batch, parameters)
         with show(stream, name, steps, start, self._interval) as update:
-            yield update
+
+            def seen(step: int, metrics: Mapping[str, Any] | None = None) -> None:
+                watch.see(step)
+                update(step, metrics)
+
+            try:
+                yield seen
+            finally:
+                if timed:
+                    watch.stop(peak_memory_gib())
 
     def note(self, text: str) -> None:
         """Say one line where the progress goes."""

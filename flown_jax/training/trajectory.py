@@ -169,6 +169,7 @@ def train_states(
         examples.batches(seed, recipe.batch),
         _Snapshots(recipe.steps // every, spec, buffers_spec),
         every,
+        {"batch": recipe.batch, "parameters": spec.size},
     )
     return run(TrainState.create(params, optimizer, extra=host.get("batch_stats")))
 
@@ -177,9 +178,15 @@ class _Run:
     """The second training, with checkpoints, progress and records."""
 
     def __init__(
-        self, context: StageContext, step: Any, batch_at: Any, snapshots: _Snapshots, every: int
+        self,
+        context: StageContext,
+        step: Any,
+        batch_at: Any,
+        snapshots: _Snapshots,
+        every: int,
+        sizes: Mapping[str, int],
     ) -> None:
-        self.context, self.step, self.batch_at = context, step, batch_at
+        self.context, self.step, self.batch_at, self.sizes = context, step, batch_at, sizes
         self.snapshots, self.every = snapshots, every
         self.checkpoints = Checkpoints(context.directory / "states")
 
@@ -193,7 +200,7 @@ class _Run:
             state, snapshots.tree, sums, done = (*(tree[key] for key in like), latest)
         records.rewind(name, done)
         current, told = self.step.place(state), time.monotonic()
-        with records.progress(name, end, done) as update:
+        with records.progress(name, end, done, timed=True, **self.sizes) as update:
             while done < end:
                 stop = min(done + _BLOCK, done + self.every - done % self.every)
                 current, block = self._block(current, done, stop)

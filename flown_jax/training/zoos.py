@@ -160,7 +160,8 @@ class Run:
         records.rewind(label, step)
         placed, told = self.trainer.place(population), time.monotonic()
         length, drawn, orders = 50, None, None
-        with records.progress(label, end, step) as update:
+        sizes = {"batch": self.trainer.batch, "parameters": snapshots.parameters}
+        with records.progress(label, end, step, timed=True, **sizes) as update:
             while step < end:
                 epoch, start = divmod(step, per_epoch)
                 stop = min(start + length, per_epoch)
@@ -198,6 +199,7 @@ class Snapshots:
     def __init__(self, epochs: Sequence[int], population: many.Population, vectors: Any) -> None:
         self.epochs, self.vectors = list(epochs), vectors
         models, width = jax.eval_shape(vectors, population.params).shape
+        self.parameters = models * width  # of all networks together
         rows = len(self.epochs)
         self.tree = {
             "weights": np.zeros((rows, models, width), np.float32),
