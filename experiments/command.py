@@ -22,6 +22,7 @@ from experiments import interrupts
 from flown_jax.errors import UserError
 
 _EXIT = 2
+_FLAGS = ("config", "workdir", "try_steps", "help")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=|$)")
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -43,11 +44,33 @@ def run(
         if values["help"].value:
             print(_help(module, doc, values))
             return
-        config = load_config(str(values["config"].value))
+        config, steps = load_config(str(values["config"].value)), values["try_steps"].value
+        if steps is not None:
+            _run_cut(module, config, rest[1:], function, values["workdir"].value, steps)
+            return
         override(config, rest[1:], module)
-        if values["workdir"].value == "":
-            raise UserError("--workdir needs the name of a folder.")
-        function(config, values["workdir"].value)
+        function(config, _workdir(values["workdir"].value))
+
+
+def _run_cut(
+    module: str,
+    config: ConfigDict,
+    arguments: Sequence[str],
+    function: Callable[[ConfigDict, str | None], None],
+    workdir: str | None,
+    steps: int,
+) -> None:
+    from experiments import trial  # which reads the fields of configs by this module
+
+    cuts = trial.cut(config, steps)
+    override(config, arguments, module)
+    trial.run(function, config, _workdir(workdir) or trial.folder(module, config), steps, cuts)
+
+
+def _workdir(text: str | None) -> str | None:
+    if text == "":
+        raise UserError("--workdir needs the name of a folder.")
+    return text
 
 
 @contextlib.contextmanager
@@ -168,6 +191,17 @@ def _own_flags(config_file: str) -> flags.FlagValues:
         "one ended. By default a folder under workdirs/ named after variant and seed.",
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "try_steps",
+        None,
+        "Cut the configuration to so many steps a stage, an epoch where epochs are counted, and to "
+        "few tasks, networks, samples and test images, but no width and no batch; print seconds a "
+        "step and memory of each stage at the end. Fields given by --config.FIELD=VALUE are not "
+        "cut. The folder's name then ends in -tryN by default.",
+        flag_values=values,
+        lower_bound=1,
+        upper_bound=2**31 - 1,
+    )
     flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
     return values
 
@@ -184,6 +218,10 @@ def _parsed(
     try:
         return values(list(argv), known_only=known_only)
     except flags.IllegalFlagValueError as error:
+        if tried := re.match(r"flag --try_steps=(.*?): ", str(error), re.DOTALL):
+            raise UserError(
+                f"--try_steps={tried[1]}: a whole number from 1 is wanted, like 2."
+            ) from error
         found = re.match(r"flag --config\.([^=]*)=(.*?): ", str(error), re.DOTALL)
         if found is None or defaults is None:
             raise UserError(_one_line(error)) from error
@@ -193,7 +231,7 @@ def _parsed(
             f"--config.{field}={value}: {wanted} is wanted, like {defaults[field]}."
         ) from error
     except flags.UnrecognizedFlagError as error:
-        nearest = difflib.get_close_matches(error.flagname, ("config", "workdir", "help"), 1, 0.0)
+        nearest = difflib.get_close_matches(error.flagname, _FLAGS, 1, 0.0)
         raise UserError(
             f"there is no flag --{error.flagname}; the nearest is --{nearest[0]}."
         ) from error
@@ -238,8 +276,9 @@ def fields_of(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def _help(module: str, doc: str, values: flags.FlagValues) -> str:
     usage = f"usage: python -m {module} [--config=FILE[:VARIANT]] [--config.FIELD=VALUE ...] "
-    lines = [f"  --{name}: {values[name].help}" for name in ("config", "workdir", "help")]
-    return "\n".join([doc.strip(), "", f"{usage}[--workdir=FOLDER]", "", *lines])
+    lines = [f"  --{name}: {values[name].help}" for name in _FLAGS]
+    usage += "[--workdir=FOLDER] [--try_steps=N]"
+    return "\n".join([doc.strip(), "", usage, "", *lines])
 
 
 def _one_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments import trial
 from experiments.stages import Stages
 from flown_jax.evaluation.report import html_page
 from flown_jax.files import write_bytes, writing
@@ -71,10 +72,12 @@ def write_report(
     """results.md and report.html; results.json last, as the mark of the end.
 
     Args:
-      remarks: sentences below the introduction.
+      remarks: sentences below the introduction; that of a run that was cut is the first.
       texts: heading -> table in Markdown. pictures: figure -> caption.
       results: the content of results.json.
     """
+    if cut := trial.remark(results.get("variant", "")):
+        remarks = [cut, *remarks]
     body = "\n\n".join(f"## {name}\n\n{text}" for name, text in texts.items())
     notes = "".join(f"- {sentence}\n" for sentence in remarks) + ("\n" if remarks else "")
     page = html_page(title, "\n\n".join([introduction, *remarks]), dict(texts), dict(pictures))
