@@ -27,7 +27,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from ml_collections import ConfigDict
 
@@ -222,8 +222,9 @@ def _cut_images(config: ConfigDict, before: Mapping[str, Any], steps: int) -> No
     if _whole(before.get("condition.pool")):
         limit = max(20, before.get("condition.shot", 1))
         _put(config, "condition.pool", min(before["condition.pool"], limit))
-    batches = [before.get("base.batch"), before.get("states.recipe.batch")]
-    if _whole(before.get("data.train_images")) and all(map(_whole, batches)):
+    fields = [before.get("base.batch"), before.get("states.recipe.batch")]
+    batches = [batch for batch in fields if _whole(batch)]
+    if _whole(before.get("data.train_images")) and len(batches) == 2:
         images = _cut(before["data.train_images"], steps * max(batches), zero_is_all=True)
         _put(config, "data.train_images", images)
 
@@ -251,7 +252,7 @@ def _put(config: ConfigDict, field: str, value: Any) -> None:
     config[last] = value
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -142,11 +142,11 @@ def _listen() -> None:
     if _state.listening:
         return
 
-    def heard(event: str, seconds: float, **more: Any) -> None:
+    def heard(event: str, duration_secs: float, **more: str | int) -> None:
         del more
         if _state.spans is not None and event.startswith(_COMPILING):
             now = time.time()
-            _state.spans.append((now - seconds, now))
+            _state.spans.append((now - duration_secs, now))
 
     jax.monitoring.register_event_duration_secs_listener(heard)
     _state.listening = True
