@@ -49,12 +49,10 @@ _AT_MOST: tuple[tuple[str, int], ...] = (
     (r"recipe\.warmup|trunk_epochs", 0),
     (r"(trained|prior|recipe|base|initialise)\.epochs|save_epochs|tuned_at", 1),
     (r"reweighted\.rounds", 1),
-    (r"tasks\.train", 64),
-    (r"slot_tasks", 16),
+    (r"tasks\.train|slot_tasks", 16),
     (r"(condition|evaluation)\.draws|yard_networks", 8),
-    (r"tasks\.(validation|test)|(sampling|ddpm)\.samples|curve_(samples|tasks)|top", 4),
-    (r"rivals\.averaged", 4),
-    (r"tuned_on|fresh\.networks|initialise\.runs", 2),
+    (r"(sampling|ddpm)\.samples|curve_(samples|tasks)|top|rivals\.averaged", 4),
+    (r"tasks\.(validation|test)|tuned_on|fresh\.networks|initialise\.runs", 2),
 )
 # The same, where a 0 means all.
 _OF_ALL: tuple[tuple[str, int], ...] = (
@@ -214,6 +212,10 @@ def _cut_images(config: ConfigDict, before: Mapping[str, Any], steps: int) -> No
         query, named = before.get(f"{where}tasks.query"), before.get(f"{where}tasks.settings")
         if not _whole(query) or not isinstance(named, tuple | list):
             continue
+        # Training looks at fewer queries than measuring, whose images each pass the encoder.
+        trained = (before.get(f"{where}{name}", 1) for name in ("tasks.train_query", "caml.query"))
+        query = min(query, max(trained))
+        _put(config, f"{where}tasks.query", query)
         shots = [*before.get(f"{where}tasks.shots", ()), before.get(f"{where}targets.shots", 1)]
         shots += [int(n) for text in named for n in re.findall(r"(\d+)-shot", str(text))]
         field = f"{where}data.images_per_class"

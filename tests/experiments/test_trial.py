@@ -117,8 +117,8 @@ def test_every_variant_stays_valid_and_is_short(module, steps, folders, at_hand)
 def test_what_is_cut_of_the_papers_sizes():
     config = fsl.get_config("paper")
     cuts = trial.cut(config, 2)
-    assert cuts["codec.recipe.steps"] == (39_100, 2) and cuts["tasks.train"] == (50_000, 64)
-    assert cuts["data.images_per_class"] == (0, 20)  # 5 shots and 15 queries
+    assert cuts["codec.recipe.steps"] == (39_100, 2) and cuts["tasks.train"] == (50_000, 16)
+    assert cuts["data.images_per_class"] == (0, 10)  # 5 shots and 5 queries
     assert cuts["share"] == (True, False)
     assert config.caml.recipe.warmup == 0 and config.caml.recipe.validate_every == 2
     assert config.flow.recipe.validate_every == 0 and config.flow.ensemble.recipe.steps == 0
