@@ -16,7 +16,8 @@ A run of one ends with a table, and leaves it in the workdir as trial.json:
                  "batch": 128, "parameters": 83000000, "memory_gib": 5.1,
                  "device_memory_gib": 21.4}, ...]}
 
-in the order of training; the fields of a stage are those of `flown_jax.training.paces.Pace`.
+in the order of training, written at each one's end; the fields of a stage are those of
+`flown_jax.training.paces.Pace`.
 """
 
 from __future__ import annotations
@@ -126,12 +127,17 @@ def run(
     now = dict(fields_of(config))
     cuts = {field: values for field, values in cuts.items() if now.get(field) == values[1]}
     print(sentence(cuts, steps), flush=True)
-    with paces.measured() as found:
+    path = pathlib.Path(workdir)
+    earlier = _stages(path)
+    with paces.measured(lambda found: _write(path, earlier, found, steps, cuts)) as found:
         try:
             function(config, workdir)
         finally:
-            rows = [pace.to_dict() for pace in found]
-            _finish(pathlib.Path(workdir), rows, steps, cuts)
+            if (path / "config.json").exists():  # else it was refused before anything began
+                failed = " until the run failed" if sys.exc_info()[0] else ""
+                print(f"\nWhat was trained{failed}; memory is the largest so far:\n")
+                print(table(_write(path, earlier, found, steps, cuts)))
+                print(f"{path / FILE} has the same", flush=True)
 
 
 def sentence(cuts: Mapping[str, tuple[Any, Any]], steps: int) -> str:
@@ -169,21 +175,28 @@ def table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _finish(workdir: pathlib.Path, rows: list[dict[str, Any]], steps: int, cuts: Cuts) -> None:
-    """The table on the screen and in the workdir, with stages of an earlier call of the run."""
-    if not (workdir / "config.json").exists():
-        return  # refused before anything began
-    again = {row["name"] for row in rows}
+def _stages(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """Of an earlier call of the run, which this one goes on from."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        there = json.loads((workdir / FILE).read_text())["stages"]
-        rows = [*(row for row in there if row["name"] not in again), *rows]
+        return list(json.loads((workdir / FILE).read_text())["stages"])
+    return []
+
+
+def _write(
+    workdir: pathlib.Path,
+    earlier: list[dict[str, Any]],
+    found: list[paces.Pace],
+    steps: int,
+    cuts: Cuts,
+) -> list[dict[str, Any]]:
+    """The file, at every stage's end: a process without memory is killed. Its rows are returned."""
+    again = {pace.name for pace in found}
+    rows = [row for row in earlier if row["name"] not in again]
+    rows += [pace.to_dict() for pace in found]
     content = {"try_steps": steps, "cut": {k: list(v) for k, v in cuts.items()}}
     with writing(workdir):
         write_json(workdir / FILE, {**content, **describe_devices(), "stages": rows})
-    failed = " until the run failed" if sys.exc_info()[0] else ""
-    print(f"\nWhat was trained{failed}; memory is the largest of the process so far:\n")
-    print(table(rows))
-    print(f"{workdir / FILE} has the same", flush=True)
+    return rows
 
 
 def _cut_zoos(config: ConfigDict, before: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import dataclasses
 import math
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,7 +24,8 @@ import jax
 from flown_jax.training.parallel import peak_device_memory_gib
 
 _COMPILING = "/jax/core/compile/"  # tracing, lowering and compiling
-_ACTIVE: contextvars.ContextVar[list[Pace] | None] = contextvars.ContextVar("paces", default=None)
+# The list of whoever measures, and what is told of it.
+_ACTIVE: contextvars.ContextVar[Any] = contextvars.ContextVar("paces", default=None)
 # Spans (start, end) of compilation while somebody measures; JAX keeps a listener for good.
 _state = types.SimpleNamespace(listening=False, spans=None)
 
@@ -59,11 +60,15 @@ class Pace:
 
 
 @contextlib.contextmanager
-def measured() -> Iterator[list[Pace]]:
-    """A context whose value is a list that every training adds itself to at its end."""
+def measured(tell: Callable[[list[Pace]], None] | None = None) -> Iterator[list[Pace]]:
+    """A context whose value is a list that every training adds itself to at its end.
+
+    Args:
+      tell: given the list each time, so that a process that is killed has told what came before.
+    """
     _listen()
     found: list[Pace] = []
-    token, spans = _ACTIVE.set(found), _state.spans
+    token, spans = _ACTIVE.set((found, tell)), _state.spans
     _state.spans = []
     try:
         yield found
@@ -100,8 +105,9 @@ class Stopwatch:
         Args:
           memory_gib: largest resident memory of the process so far.
         """
-        if (found := _ACTIVE.get()) is None:
+        if (active := _ACTIVE.get()) is None:
             return
+        found, tell = active
         since, began = (self._start, self._begun)
         if self._first is not None and self._last[0] > self._first[0]:
             since, began = self._first
@@ -120,6 +126,8 @@ class Stopwatch:
                 peak_device_memory_gib(),
             )
         )
+        if tell is not None:
+            tell(found)
 
 
 def compiled(start: float, end: float) -> float:

@@ -61,7 +61,8 @@ def test_a_training_tells_its_pace_to_whoever_measures(records):
 
 
 def test_one_step_alone_tells_its_own_seconds_and_none_is_no_number(records):
-    with paces.measured() as found:
+    told = []
+    with paces.measured(lambda found: told.append(len(found))) as found:
         with records.progress("one", 11, 10, timed=True) as update:
             time.sleep(0.02)
             update(11)
@@ -71,6 +72,7 @@ def test_one_step_alone_tells_its_own_seconds_and_none_is_no_number(records):
             update(1)
             update(3)
             _ = 1 / 0
+    assert told == [1, 2, 3]
     one, none, broken = found
     assert one.steps == 1 and 0.02 <= one.step_seconds < 0.5
     assert none.steps == 0 and math.isnan(none.step_seconds)
