@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flown_jax.errors import UserError
+from flown_jax.training import paces
 from flown_jax.training.checkpoints import Checkpoints
 from flown_jax.training.records import Records, Update
 from flown_jax.training.state import TrainState
@@ -102,6 +103,8 @@ def fit(
             logging = window.keep and _due(log_every, done, steps, last=True)
             if logging or validating or saving or done == steps or done % _BLOCK == 0:
                 window.check()
+            elif index == start and paces.measuring():
+                window.check()  # its compilation is in no other step's time
             if logging and records is not None:
                 means = window.means()
                 records.log(name, done, means)

@@ -77,6 +77,11 @@ def measured(tell: Callable[[list[Pace]], None] | None = None) -> Iterator[list[
         _state.spans = spans
 
 
+def measuring() -> bool:
+    """Whether anybody measures."""
+    return _ACTIVE.get() is not None
+
+
 class Stopwatch:
     """The time of one training's steps.
 
