@@ -83,7 +83,7 @@ def train_mended(context: StageContext) -> dict[str, Any]:
         codec,
         source,
         zoo_batches(examples, seed=given.seed, networks=part.networks, images=part.images),
-        recipe(part),
+        dataclasses.replace(recipe(part), batch=part.networks * len(examples)),
         seed=given.seed,
         name="prior-mended-codec",
         loss=prior_training.mended_codec_loss,
