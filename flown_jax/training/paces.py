@@ -60,7 +60,7 @@ class Pace:
 
 
 @contextlib.contextmanager
-def measured(tell: Callable[[list[Pace]], None] | None = None) -> Iterator[list[Pace]]:
+def measured(tell: Callable[[list[Pace]], Any] | None = None) -> Iterator[list[Pace]]:
     """A context whose value is a list that every training adds itself to at its end.
 
     Args:
