@@ -97,13 +97,17 @@ PUBLISHED: dict[str, Any] = {
     },
     "published_gaussian": {**_PRINTED, "flow": {**_PRINTED["flow"], "source": "gaussian"}},
 }
-SPREAD: dict[str, Any] = {
+_SPREAD: dict[str, Any] = {
     "weights_weight": 0.0,
+    "task_weight": 0.6,
     "diversity_weight": 1.0,
-    "diversity_target": 1.0,
+    "diversity_target": 0.95,
     "diversity_form": "two_sided",
-    "ball_weight": 2.0,
+    "ball_weight": 6.0,
+    "recipe": {"steps": 6000},
 }
+# The codes that the decoder was trained on: without their noise samples lie closer together.
+_AS_TRAINED = {"concentration": 1.0, "noise": 0.5}
 
 
 def of_states() -> ConfigDict:
@@ -138,12 +142,9 @@ def of_seeds() -> ConfigDict:
     # No reconstruction; decoded mixes apart from each other and in the zoo's ball. Its controls:
     # networks whose weights are shuffled, and no zoo at all.
     beside |= {
-        "spread": {"codec": SPREAD},
-        "spread_shuffled": {"codec": {**SPREAD, "codes": "shuffled"}},
-        "spread_no_zoo": {
-            "codec": {**SPREAD, "codes": "normal"},
-            "flow": {"target": "members"},
-        },
+        "spread": {"codec": _SPREAD, "flow": _AS_TRAINED},
+        "spread_shuffled": {"codec": {**_SPREAD, "codes": "shuffled"}, "flow": _AS_TRAINED},
+        "spread_no_zoo": {"codec": {**_SPREAD, "codes": "normal"}, "flow": {"target": "members"}},
     }
     beside["kl"]["flow"] = {**_KL["flow"], **alone["flow"]}
     beside["graph"]["flow"] = alone["flow"]
