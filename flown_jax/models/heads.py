@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax import Array
@@ -215,9 +216,14 @@ class FeatureTransform:
           scale: length after the transform; sqrt(F) gives a mean square of 1 a dimension.
           unit_first: as the attribute.
         """
-        rows = jnp.reshape(jnp.asarray(features), (-1, jnp.shape(features)[-1]))
-        rows = _unit(rows) if unit_first else rows
-        return cls(jnp.mean(rows, axis=0), jnp.asarray(scale, rows.dtype), unit_first)
+        features = np.asarray(features)
+        dtype = jnp.asarray(features[:0]).dtype
+        # Not by a device: the last bits of its sums change with the number of cores, and what is
+        # made of them tells whether a finished run is the same.
+        rows = features.reshape(-1, features.shape[-1]).astype(np.float64)
+        if unit_first:
+            rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+        return cls(jnp.asarray(rows.mean(0), dtype), jnp.asarray(scale, dtype), unit_first)
 
     def apply(self, features: Array) -> Array:
         """Transformed features, (..., F)."""

@@ -137,6 +137,12 @@ def test_feature_transform(unit_first):
     assert [leaf.shape for leaf in leaves] == [(WIDTH,), ()]
 
 
+def test_the_transform_is_the_same_to_the_last_bit_on_any_number_of_cores():
+    x = np.random.default_rng(0).normal(size=(5000, WIDTH)).astype(np.float32)
+    found = FeatureTransform.fit(jnp.asarray(x), scale=1.0).mean
+    np.testing.assert_array_equal(found, x.astype(np.float64).mean(0).astype(np.float32))
+
+
 def test_refusals(features, query):
     with pytest.raises(ValueError, match="one column more"):
         logits(jnp.zeros((TASKS, WAY, WIDTH)), query)
