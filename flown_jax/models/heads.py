@@ -216,11 +216,11 @@ class FeatureTransform:
           scale: length after the transform; sqrt(F) gives a mean square of 1 a dimension.
           unit_first: as the attribute.
         """
-        features = np.asarray(features)
-        dtype = jnp.asarray(features[:0]).dtype
+        given = np.asarray(features)
+        dtype = jnp.asarray(given[:0]).dtype
         # Not by a device: the last bits of its sums change with the number of cores, and what is
         # made of them tells whether a finished run is the same.
-        rows = features.reshape(-1, features.shape[-1]).astype(np.float64)
+        rows = given.reshape(-1, given.shape[-1]).astype(np.float64)
         if unit_first:
             rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
         return cls(jnp.asarray(rows.mean(0), dtype), jnp.asarray(scale, dtype), unit_first)
