@@ -5,7 +5,7 @@
     python -m experiments.fewshot --config=configs/fsl.py:unet       # the flat latent and UNet
     python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet       # real images
     python -m experiments.fewshot --config=configs/fsl.py:mini_imagenet_tiny  # every stage of it
-    python -m experiments.fewshot --config=configs/fsl.py:published  # the paper's recipe, an hour
+    python -m experiments.fewshot --config=configs/fsl.py:published  # the paper's recipe, narrower
     python -m experiments.fewshot --config=configs/fsl.py:paper      # the paper's sizes, for a GPU
 
 Any field can be set on the command line: --config.flow.recipe.steps=500. What each variant reaches

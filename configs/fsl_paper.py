@@ -86,7 +86,7 @@ def printed(config: ConfigDict) -> None:
 
 
 def published(config: ConfigDict) -> None:
-    """The printed recipe on glyphs, as wide and as long as two cores do within an hour.
+    """The printed recipe on glyphs, narrower and shorter, for two cores.
 
     Beside it stand designs that change one thing each to what this project has in its place.
     """
@@ -137,6 +137,8 @@ def _narrow(config: ConfigDict, steps: int) -> None:
 
 def _one_at_a_time(config: ConfigDict, ours: ConfigDict) -> None:
     """Designs beside with one change each; changes of the target heads are the run's.
+
+    An autoencoder or a condition of ours comes with the recipe or the noise that it has here.
 
     Args:
       ours: `codec`, `velocity`, `condition` and `flow` of this project's own variant.

@@ -4,8 +4,8 @@
 
 `default` trains small zoos of embedded image sets first; `tiny` does every stage, and its figures
 mean nothing; `real` has zoos of MNIST, Fashion-MNIST, CIFAR-10 and STL-10, `init` the same from
-earlier epochs; `published` has the paper's recipe on the zoos of `real`, as large as two cores do
-in an hour; `paper` has its own sizes, for a GPU. Choose with configs/retrieval.py:NAME.
+earlier epochs; `published` has the paper's recipe on the zoos of `real`, narrower and shorter, for
+two cores; `paper` has its own sizes, for a GPU. Choose with configs/retrieval.py:NAME.
 
 A zoo of your own: --config.zoos.NAME=FOLDER, for an image set NAME that was prepared.
 """

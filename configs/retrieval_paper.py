@@ -73,7 +73,7 @@ def printed(config: ConfigDict) -> None:
 
 
 def published(config: ConfigDict) -> None:
-    """The printed recipe on the zoos of `real`, as wide and as long as two cores do in an hour.
+    """The printed recipe on the zoos of `real`, narrower and shorter, for two cores.
 
     Beside it stand designs that change one thing each to what this project has in its place.
     """

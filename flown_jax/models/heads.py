@@ -209,7 +209,7 @@ class FeatureTransform:
 
     @classmethod
     def fit(cls, features: Array, *, scale: float, unit_first: bool = False) -> FeatureTransform:
-        """Statistics of the training features.
+        """Statistics of the training features, in float64 on the host: not for compiled functions.
 
         Args:
           features: (..., F) of the training classes alone.

@@ -122,8 +122,7 @@ def test_everything_is_written(tmp_path, config):
 def test_what_is_not_there_has_no_figure(tmp_path, config, monkeypatch):
     drawn = []
     for name in ("accuracy_against_diversity", "accuracy_strips", "confusion", "fine_tuning"):
-        draw = lambda path, *_, **more: drawn.append(path.stem)  # noqa: E731
-        monkeypatch.setattr(report.figures, name, draw)
+        monkeypatch.setattr(report.figures, name, lambda path, *_, **more: drawn.append(path.stem))
     monkeypatch.setattr(shared, "html_page", lambda *_: "")
     written(tmp_path, config, prior_curves=None, accuracies={}, remarks=[])
     scatter = ["accuracy_against_direction_diversity", "accuracy_against_diversity"]
