@@ -90,15 +90,15 @@ def published(config: ConfigDict) -> None:
             "resolution": 16,
         }
     )
-    config.codec.recipe.steps = 6000
-    config.flow.recipe.steps = 6000
-    config.ddpm.recipe.steps = 3000
+    config.codec.recipe.steps = 4000
+    config.flow.recipe.steps = 4000
+    config.ddpm.recipe.steps = 2000
     config.sampling.samples = 24
-    config.prior.recipe.update(steps=1500, batch=32, weight_decay=2e-6)
+    config.prior.recipe.update(steps=1000, batch=32, weight_decay=2e-6)
     task = {name: ours.codec[name] for name in ("task_weight", "task_balance", "diversity_weight")}
     config.beside = ConfigDict(
         {
-            "with_task_loss": {"codec": {**task, "recipe": {"steps": 3000}}},
+            "with_task_loss": {"codec": {**task, "recipe": {"steps": 2000}}},
             "with_mixes": {"flow": {"target": "mixes"}},
             "with_alignment": {"alignment": {"encode": True}},
             "with_mlp_codec": {

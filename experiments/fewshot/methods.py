@@ -100,9 +100,13 @@ class Methods:
         support = jnp.asarray(validation.support())
         count = min(_CHOOSING, self.samples)
         few = {"ddpm": self._ddpm(min(_CHOOSING_STEPS, self.given.ddpm["steps"]))}
+        grid = tuple(self.given.temperatures)
+        if len(grid) == 1:  # no draws where there is nothing to choose
+            self.temperatures = dict.fromkeys(self.samplers, float(grid[0]))
+            return
         for name, sampler in {**self.samplers, **few}.items():
             at = partial(sampler, self.key("choice", name), support, samples=count)
-            found = choose_temperature(at, validation, tuple(self.given.temperatures))
+            found = choose_temperature(at, validation, grid)
             self.temperatures[name] = found["temperature"]
 
     def key(self, *names: str | int) -> jax.Array:
