@@ -18,11 +18,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import flown_jax
-from experiments import interrupts
-from flown_jax.errors import UserError
+from experiments import interrupts, processes
+from flown_jax.errors import Stopped, UserError
 
 _EXIT = 2
-_FLAGS = ("config", "workdir", "try_steps", "help")
+_FLAGS = ("config", "workdir", "try_steps", *processes.FLAGS, "help")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=|$)")
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -44,6 +44,7 @@ def run(
         if values["help"].value:
             print(_help(module, doc, values))
             return
+        processes.join(values)
         config, steps = load_config(str(values["config"].value)), values["try_steps"].value
         if steps is not None:
             _run_cut(module, config, rest[1:], function, values["workdir"].value, steps)
@@ -84,6 +85,8 @@ def one_sentence() -> Iterator[None]:
     try:
         with interrupts.unwinding():
             yield
+    except Stopped:  # of another process that got the signal, or of a program
+        _stop(interrupts.SENTENCE, interrupts.TERMINATED)
     except KeyboardInterrupt:  # of a program that calls a command
         _stop(interrupts.SENTENCE, interrupts.INTERRUPTED)
     except UserError as error:
@@ -92,6 +95,10 @@ def one_sentence() -> Iterator[None]:
         if not _raised_by_library(error):
             raise
         _stop(_one_line(error), _EXIT)
+    except RuntimeError as error:
+        if not processes.lost(error):
+            raise
+        _stop(processes.LOST, processes.STATUS)
     except OSError as error:
         if error.filename is None:
             raise
@@ -202,6 +209,7 @@ def _own_flags(config_file: str) -> flags.FlagValues:
         lower_bound=1,
         upper_bound=2**31 - 1,
     )
+    processes.define(values)
     flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
     return values
 
@@ -277,7 +285,7 @@ def fields_of(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]
 def _help(module: str, doc: str, values: flags.FlagValues) -> str:
     usage = f"usage: python -m {module} [--config=FILE[:VARIANT]] [--config.FIELD=VALUE ...] "
     lines = [f"  --{name}: {values[name].help}" for name in _FLAGS]
-    usage += "[--workdir=FOLDER] [--try_steps=N]"
+    usage += "[--workdir=FOLDER] [--try_steps=N] [--distributed]"
     return "\n".join([doc.strip(), "", usage, "", *lines])
 
 

@@ -5,7 +5,8 @@ outside of Python (compilation takes minutes), and ends in the interpreter's shu
 XLA's threads away while they compute: a segmentation fault. Here the sentence is written when the
 signal comes, what is open is closed by a KeyboardInterrupt, and the process leaves without the
 shutdown; if that takes too long or a second signal comes, it leaves as it is. Nothing finished is
-lost by that, since files are whole or absent and a lock ends with its process.
+lost by that, since files are whole or absent and a lock ends with its process. On SIGTERM, which
+schedulers send some time before they kill, a training saves first.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ import types
 from collections.abc import Iterator
 from typing import NoReturn
 
+from experiments import processes
+
 SENTENCE = "stopped; the same command goes on from here."
 INTERRUPTED = 128 + signal.SIGINT  # what a shell reports of a process that an interrupt ended
+TERMINATED = 128 + signal.SIGTERM
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 2.0  # seconds in which what is open is closed
+_SAVING = 25.0  # seconds in which a training saves; SLURM kills after 30
 
 # unwind: a signal may raise KeyboardInterrupt now. status: of the signal that came, or 0.
 _state = types.SimpleNamespace(installed=False, unwind=False, status=0, told=False)
@@ -68,6 +73,8 @@ def leave(status: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+    if status:
+        processes.linger()
     os._exit(status)
 
 
@@ -77,6 +84,8 @@ def _handle(number: int, frame: types.FrameType | None) -> None:
     _state.status = 128 + number
     if not _state.unwind:
         leave(_state.status)
+    if _saves(number):
+        return
     _state.unwind = False
     raise KeyboardInterrupt
 
@@ -87,8 +96,14 @@ def _watch(receiver: int) -> None:
     while number not in _SIGNALS:
         number = os.read(receiver, 1)[0]
     _tell()
-    select.select([receiver], [], [], _GRACE)  # or a second signal
+    select.select([receiver], [], [], _SAVING if _saves(number) else _GRACE)  # or a second signal
     os._exit(128 + number)
+
+
+def _saves(number: int) -> bool:
+    """Whether a training saves before it ends, by itself, for a signal."""
+    stopping = sys.modules.get("flown_jax.training.stopping")
+    return number == signal.SIGTERM and stopping is not None and stopping.request()
 
 
 def _tell() -> None:

@@ -13,6 +13,7 @@ from experiments import trial
 from experiments.stages import Stages
 from flown_jax.evaluation.report import html_page
 from flown_jax.files import write_bytes, writing
+from flown_jax.training.parallel import leads
 from flown_jax.training.records import environment, peak_memory_gib
 from flown_jax.training.stages import plain_values
 
@@ -31,7 +32,10 @@ def standing(path: pathlib.Path, results: Mapping[str, Any], *files: str) -> dic
     Args:
       path: the folder. results: as the stages give them now.
       files: of the report, that must be there, too.
+    Of a run of several processes, process 0 alone writes: for the others what it writes stands.
     """
+    if not leads():
+        return json.loads(json.dumps(results))
     try:
         there = json.loads((path / "results.json").read_text())
     except (OSError, ValueError):

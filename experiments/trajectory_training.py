@@ -15,6 +15,7 @@ from experiments.trajectory_record import described, smaller, state_rows
 from experiments.trajectory_start import Start, start_values
 from flown_jax.data import image_sets, splits
 from flown_jax.evaluation.vectors import measure
+from flown_jax.training.parallel import lead
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.trajectory import train_base, train_states
@@ -105,15 +106,21 @@ class TrajectoryTraining:
         """
         values = {**states.values, **measured.values}
         rows = state_rows(self.config, values)
-        return write_once(
-            self.workdir.path / "zoo",
-            self.network.spec,
-            [(values["weights"], rows, values.get("buffers"))],
-            recipe=self._described(measured),
-            dataset=self.config.data.name,
-            base=_variables(base) if self.network.spec.partial else None,
-            buffers_spec=self.network.buffers_spec,
-        )
+        folder, facts = self.workdir.path / "zoo", self._described(measured)
+
+        def write() -> None:
+            write_once(
+                folder,
+                self.network.spec,
+                [(values["weights"], rows, values.get("buffers"))],
+                recipe=facts,
+                dataset=self.config.data.name,
+                base=_variables(base) if self.network.spec.partial else None,
+                buffers_spec=self.network.buffers_spec,
+            )
+
+        lead(write)
+        return folder
 
     def smaller(self) -> list[str]:
         """In what the run is less than the published one, in words."""

@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 from experiments.command import fields_of
 from flown_jax.files import write_json, writing
 from flown_jax.training import paces
-from flown_jax.training.parallel import describe_devices
+from flown_jax.training.parallel import describe_devices, leads
 
 FILE = "trial.json"
 _STEPS = -1  # in the place of a limit: the flag's value
@@ -194,6 +194,8 @@ def _write(
     rows = [row for row in earlier if row["name"] not in again]
     rows += [pace.to_dict() for pace in found]
     content = {"try_steps": steps, "cut": {k: list(v) for k, v in cuts.items()}}
+    if not leads():
+        return rows
     with writing(workdir):
         write_json(workdir / FILE, {**content, **describe_devices(), "stages": rows})
     return rows

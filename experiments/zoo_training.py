@@ -19,6 +19,7 @@ from flown_jax.models.cnn import CNN
 from flown_jax.models.initialise import initialise_cnn
 from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.many import Evaluator
+from flown_jax.training.parallel import lead
 from flown_jax.training.recipe import Recipe
 from flown_jax.training.stages import StageContext, StageResult, stage
 from flown_jax.training.workdir import Workdir
@@ -99,7 +100,9 @@ class ZooTraining:
         }
         parts = self._epochs({**trained.values, **measured.values})
         name = self.config.data.name
-        return write_once(self.workdir.path / "zoo", self.spec, parts, recipe=facts, dataset=name)
+        folder = self.workdir.path / "zoo"
+        lead(lambda: str(write_once(folder, self.spec, parts, recipe=facts, dataset=name)))
+        return folder
 
     def _epochs(self, values: dict[str, Any]) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
         """Vectors and rows of every saved epoch."""

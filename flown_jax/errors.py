@@ -9,3 +9,7 @@ from __future__ import annotations
 
 class UserError(ValueError):
     """A mistake in what the user gave, told in one sentence."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A training has saved what it had and ends, since that was wished for."""

@@ -70,7 +70,7 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     features = encode(stages, config.data, data, encoder)
     tables = draw_tables(config, data, features)
     sheet = work.path / "figures" / "contact_sheet.png"
-    if not sheet.exists():
+    if work.leads and not sheet.exists():
         contact_sheet(sheet, images_of(config.data))
 
     # What is learned: target heads, CAML, an autoencoder of heads, a flow in its latents.

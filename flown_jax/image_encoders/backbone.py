@@ -77,7 +77,6 @@ def train_backbone(
         batch_at,
         seed=seed,
         extra=variables["batch_stats"],
-        whole=True,  # BatchNorm looks at the batch as a whole
     )
     trained = {"params": state.params, "batch_stats": state.extra}
     size = min(_CHUNK, len(flat))

@@ -6,6 +6,8 @@ from flax import linen as nn
 from jax import Array
 from jax.nn.initializers import Initializer
 
+from flown_jax.layers.batch_axis import bound_axis
+
 
 def conv_norm(
     x: Array,
@@ -44,6 +46,7 @@ def conv_norm(
         momentum=0.9,
         epsilon=1e-5,
         use_fast_variance=False,  # E[x^2] - E[x]^2 cancels; as fast on CPU.
+        axis_name=bound_axis(),  # a batch that devices share is normalised as a whole
         dtype=x.dtype,
         name=norm,
     )(x)

@@ -4,6 +4,9 @@ A checkpoint is orbax's folder STEP and, written last, a record STEP.json of wha
 the shape and type of every leaf and the checksum of every file. A step without a record was
 never finished and does not exist. The record is compared first, since orbax casts another
 type silently, does not name the leaf whose shape differs, and may read damaged bytes as data.
+
+Of several processes process 0 writes, since each has a replica of the state; all read, so that the
+folder must lie on a disk that all see. Nothing in a checkpoint depends on the number of devices.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import numpy as np
 
 from flown_jax.errors import UserError
 from flown_jax.files import read_json, sha256_of, write_json, writing
+from flown_jax.training.parallel import agree, gather, lead, process_index
 from flown_jax.training.trees import load_tree, save_tree
 
 __all__ = ["Checkpoints", "load_tree", "save_tree"]
@@ -46,13 +50,18 @@ class Checkpoints:
             raise ValueError(f"max_to_keep must be at least 2, not {max_to_keep}")
         self.directory = Path(directory).absolute()
         self._max_to_keep = max_to_keep
+        lead(self._refuse_foreign)
+
+    def _refuse_foreign(self) -> None:
         with writing(self.directory):
-            foreign = self.directory.exists() and any(self.directory.iterdir())
-        if foreign and not (self.directory / _MARK).exists():
+            found = self.directory.exists() and any(self.directory.iterdir())
+        if found and not (self.directory / _MARK).exists():
             raise UserError(f"{self.directory} holds files that are not checkpoints of flown_jax")
 
     def save(self, step: int, tree: PyTree) -> None:
         """Write a checkpoint; when this returns, it is whole and on the disk.
+
+        Newer ones, which a run that is at this step did not go on from, are removed.
 
         Args:
           step: number of finished steps.
@@ -60,9 +69,12 @@ class Checkpoints:
         Raises:
           UserError: the disk is full or the folder forbidden; earlier checkpoints stay.
         """
+        arrays = {name: np.array(leaf) for name, leaf in _named(tree).items()}
+        lead(lambda: self._write(step, arrays))
+
+    def _write(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         from orbax.checkpoint import args
 
-        arrays = {name: np.array(leaf) for name, leaf in _named(tree).items()}
         with writing(self.directory):
             self.directory.mkdir(parents=True, exist_ok=True)
             write_json(self.directory / _MARK, {"format": _FORMAT})
@@ -106,11 +118,43 @@ class Checkpoints:
         Raises:
           UserError: no such step, a leaf differs (named), or the checkpoint is damaged.
         """
+        if step not in self.steps():
+            raise UserError(f"{self.directory} has no finished checkpoint of step {step}")
+        return self._read(step, like)
+
+    def restore_latest(
+        self, like: PyTree, tell: Callable[[str], None] | None = None
+    ) -> tuple[int, PyTree] | None:
+        """The newest checkpoint that is whole and its step; None where nothing was saved.
+
+        Args:
+          like: as in `restore`.
+          tell: is given a sentence for each that is passed over.
+        Raises:
+          UserError: there are checkpoints and none of them can be used; it is that of the newest.
+        """
+        tell = tell or (lambda sentence: None)
+        first: UserError | None = None
+        for name in agree(self._without_record()):
+            tell(
+                f"checkpoint {self.directory / name} was never finished (no {name}.json): not used"
+            )
+        for step in agree(self.steps()[::-1]):
+            try:
+                tree, sentence = self._read(step, like), ""
+            except UserError as error:
+                first, tree, sentence = first or error, None, str(error)
+            if gather(np.asarray([not sentence])).all():
+                return step, tree
+            tell(f"{sentence or 'another process cannot read it'}; trying the one before it")
+        if first is not None:
+            raise first
+        return None
+
+    def _read(self, step: int, like: PyTree) -> PyTree:
         from orbax.checkpoint import args
 
         folder = self.directory / str(step)
-        if step not in self.steps():
-            raise UserError(f"{self.directory} has no finished checkpoint of step {step}")
         damaged = f"checkpoint {folder} is damaged (remove it to go on from an earlier one)"
         record = read_json(self._record(step), damaged)
         try:
@@ -126,7 +170,7 @@ class Checkpoints:
             if name not in present or sha256_of(present[name]) != checksum:
                 raise UserError(f"{damaged}: {name} has changed since it was written")
         try:
-            with self._manager() as manager:
+            with self._manager(reading=True) as manager:
                 arrays = manager.restore(step, args=args.StandardRestore())[_ITEM]
         except (ValueError, OSError, KeyError, TypeError) as error:
             raise UserError(f"{damaged}: it cannot be read") from error
@@ -140,10 +184,22 @@ class Checkpoints:
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
     @contextlib.contextmanager
-    def _manager(self) -> Iterator[Any]:
+    def _manager(self, reading: bool = False) -> Iterator[Any]:
+        """Orbax's, of this process alone."""
         from orbax import checkpoint
+        from orbax.checkpoint.options import MultiprocessingOptions
 
-        options = checkpoint.CheckpointManagerOptions(max_to_keep=self._max_to_keep)
+        index = process_index()
+        alone = MultiprocessingOptions(
+            primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"of{index}"
+        )
+        options = checkpoint.CheckpointManagerOptions(
+            max_to_keep=None if reading else self._max_to_keep,
+            save_interval_steps=0 if reading else 1,
+            read_only=reading,
+            create=False,
+            multiprocessing_options=alone,
+        )
         with _quiet():
             manager = checkpoint.CheckpointManager(self.directory, options=options)
             try:
@@ -154,12 +210,22 @@ class Checkpoints:
                     manager.close()
 
     def _remove_unfinished(self, step: int) -> None:
-        """Clear the way: an older attempt at this step, and whatever was never finished."""
+        """Clear the way: what is not from before this step, and whatever was never finished."""
+        for kept in self.steps():
+            if kept >= step:
+                self._record(kept).unlink(missing_ok=True)
         self._record(step).unlink(missing_ok=True)
         finished = {str(kept) for kept in self.steps()}
         for path in self.directory.iterdir():
             if path.is_dir() and path.name.split(".")[0].isdigit() and path.name not in finished:
                 shutil.rmtree(path)
+
+    def _without_record(self) -> list[str]:
+        """Names of folders of steps that were never finished."""
+        if not self.directory.is_dir():
+            return []
+        there = [path.name for path in self.directory.iterdir() if path.name.isdigit()]
+        return sorted(name for name in there if not (self.directory / f"{name}.json").exists())
 
     def _record(self, step: int) -> Path:
         return self.directory / f"{step}.json"

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flown_jax.errors import UserError
-from flown_jax.training import paces
+from flown_jax.errors import Stopped, UserError
+from flown_jax.training import paces, stopping
 from flown_jax.training.checkpoints import Checkpoints
+from flown_jax.training.parallel import agree
 from flown_jax.training.records import Records, Update
 from flown_jax.training.state import TrainState
 
@@ -53,8 +54,9 @@ def fit(
     """The state after `steps` steps, or the best one on the way if there is a validation.
 
     A run that was stopped at any moment goes on from its last checkpoint and ends bit for bit
-    where an uninterrupted one ends, since batches and keys depend on the step's index alone.
-    Steps are dispatched without waiting for their results; losses are looked at in blocks.
+    where an uninterrupted one ends, since batches and keys depend on the step's index alone. One
+    that is wished to stop (`stopping`) saves first. Steps are dispatched without waiting for their
+    results; losses are looked at in blocks.
 
     Args:
       state: where to start if there is no checkpoint; it stays valid.
@@ -71,14 +73,17 @@ def fit(
       batch: examples a step, where the pace is to be told with it.
     Raises:
       Diverged: loss, gradient or parameters are not finite; the last good checkpoint stays.
+      Stopped: a stop was wished for; what was done is saved.
     """
     place = getattr(step, "place", _copy)
     collect = getattr(step, "collect", _copy)
     best = _Best(state) if validate is not None else None
     start = int(state.step)
-    if checkpoints is not None and (latest := checkpoints.latest()) is not None:
-        state, best = _unpack(checkpoints.restore(latest, _pack(state, best)), best)
-        start = latest
+    if checkpoints is not None:
+        tell = records.note if records is not None else None
+        if (found := checkpoints.restore_latest(_pack(state, best), tell)) is not None:
+            start, tree = found
+            state, best = _unpack(tree, best)
     if start > steps:
         raise UserError(f"{name} has {start} steps behind it, more than the {steps} asked for")
     if records is not None:
@@ -93,15 +98,17 @@ def fit(
         if records is not None
         else _silence()
     )
-    with shown as update:
+    with shown as update, stopping.saving() as wish:
         for index in range(start, steps):
             current, metrics = step(current, batch_at(index))
             window.add(metrics)
             done = index + 1
+            wish.unsaved = checkpoints is not None
+            stop = wish.due()
             validating = validate is not None and _due(validate_every, done, steps, last=True)
             saving = checkpoints is not None and _due(save_every, done, steps, last=True)
             logging = window.keep and _due(log_every, done, steps, last=True)
-            if logging or validating or saving or done == steps or done % _BLOCK == 0:
+            if logging or validating or saving or stop or done == steps or done % _BLOCK == 0:
                 window.check()
             elif index == start and paces.measuring():
                 window.check()  # its compilation is in no other step's time
@@ -111,18 +118,21 @@ def fit(
                 update(done, {"loss": means["loss"]})
             else:
                 update(done)
-            if not (validating or saving):
+            if not (validating or saving or stop):
                 continue
             state = collect(current)
             window.check_kept(state, done)
             if validate is not None and best is not None and validating:
-                score = float(validate(state))
+                score = agree(float(validate(state)))
                 best.offer(score, state)
                 if records is not None:
                     records.log(name, done, {"validation": score})
                     update(done, {"validation": score})
-            if checkpoints is not None and saving:
+            if checkpoints is not None and (saving or stop):
                 checkpoints.save(done, _pack(state, best))
+                wish.unsaved = False
+            if stop:
+                raise Stopped
     state = collect(current)
     window.check_kept(state, steps)
     return state if best is None else best.apply(state)

@@ -20,7 +20,7 @@ from flown_jax import __version__
 from flown_jax.errors import UserError
 from flown_jax.files import write_bytes, writing
 from flown_jax.training.paces import Stopwatch
-from flown_jax.training.parallel import describe_devices
+from flown_jax.training.parallel import describe_devices, leads
 
 Update = Callable[..., None]
 _WINDOW = 60.0  # seconds whose steps make the rate
@@ -29,6 +29,8 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "diffrax", "orbax-checkpoint", "n
 
 class Records:
     """The metrics file, the optional TensorBoard events and the progress display of a workdir.
+
+    Of several processes, process 0 writes and shows; the others do nothing here.
 
     Args:
       workdir: folder of metrics.jsonl; made if absent.
@@ -49,8 +51,12 @@ class Records:
         interval: float = 10.0,
     ) -> None:
         self.path = Path(workdir) / "metrics.jsonl"
-        self._stream = stream
         self._interval = interval
+        self._stream, self._tensorboard = stream, None
+        if not leads():
+            self.path = Path(os.devnull)
+            self._stream = self._file = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            return
         self._tensorboard = _writer(Path(workdir) / "tensorboard") if tensorboard else None
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +78,8 @@ class Records:
 
     def rewind(self, stage: str, step: int) -> None:
         """Forget a stage's lines after `step`: a resumed run will write them again."""
+        if self._file is self._stream:
+            return
         with writing(self.path):
             self._file.close()
             self._drop(lambda record: record["stage"] == stage and record["step"] > step)

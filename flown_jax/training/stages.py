@@ -4,6 +4,8 @@ A stage is a folder workdir/stages/NAME: while it runs it holds running.json and
 where the stage's own checkpoints live; when it is finished it holds outputs.safetensors and
 stage.json, which is written last. A stage that several runs share is such a folder
 SHARED/NAME-FINGERPRINT with a lock beside it, so that one run computes and the others wait.
+Of a run of several processes all call the function, process 0 holds the lock and writes, and all
+take the result from the disk.
 
 A stage's function is given its inputs, those that were fingerprinted, and nothing else: it is a
 plain function without a closure, so that no dependency can be left out by mistake.
@@ -29,6 +31,7 @@ import flown_jax
 from flown_jax.errors import UserError
 from flown_jax.files import read_json, sha256_of, write_json, writing
 from flown_jax.training.fingerprints import difference, plain_values
+from flown_jax.training.parallel import agree, lead, leads
 from flown_jax.training.records import Records
 from flown_jax.training.trees import load_tree, save_tree
 from flown_jax.training.workdir import Workdir
@@ -36,6 +39,7 @@ from flown_jax.training.workdir import Workdir
 # Raised when the meaning of stored outputs changes: older ones are then refused.
 FORMAT = 2
 _OUTPUTS = "outputs.safetensors"
+_SEEN = 60.0  # seconds in which another machine sees a file
 
 
 @dataclass(frozen=True)
@@ -119,10 +123,10 @@ def stage(
     place = _Place(name, mark, plain, folder, shared is not None)
     with writing(folder):
         # Others may be reading a shared result: what a kill left there is removed under the lock.
-        if place.finished and not (place.shared and place.untidy):
+        if agree(place.finished and not (place.shared and place.untidy)):
             return _load(place)
         with _records(workdir, root) as records, _alone(place, records):
-            if place.finished:
+            if agree(place.finished):
                 return _load(place)
             given = types.SimpleNamespace(**inputs)
             return _run(place, lambda context: function(replace(context, inputs=given)), records)
@@ -166,6 +170,14 @@ class _Place:
 def _run(
     place: _Place, function: Callable[[StageContext], Mapping[str, Any]], records: Records
 ) -> StageResult:
+    before, started = lead(lambda: _begin(place))
+    values = function(StageContext(place.name, place.folder / "progress", records))
+    lead(lambda: _finish(place, values, before, started))
+    return replace(_load(place), reused=False)
+
+
+def _begin(place: _Place) -> tuple[float, float]:
+    """Seconds of earlier attempts, and the moment at which this one starts."""
     folder, progress = place.folder, place.folder / "progress"
     before = 0.0
     if (folder / "running.json").exists():
@@ -176,7 +188,11 @@ def _run(
     started = time.time()
     description = {"fingerprint": place.mark, "inputs": place.inputs}
     write_json(folder / "running.json", {**description, "seconds": before, "started": started})
-    values = function(StageContext(place.name, progress, records))
+    return before, started
+
+
+def _finish(place: _Place, values: Mapping[str, Any], before: float, started: float) -> None:
+    folder = place.folder
     save_tree(folder / _OUTPUTS, values)
     finished = {
         "name": place.name,
@@ -188,10 +204,11 @@ def _run(
     }
     write_json(folder / "stage.json", finished)
     _clean(folder)
-    return replace(_load(place), reused=False)
 
 
 def _load(place: _Place) -> StageResult:
+    if not leads():
+        _until_seen(place)
     stored = read_json(place.folder / "stage.json", f"{place.damaged}: its record")
     if not isinstance(stored, dict) or not {"fingerprint", "sha256", "seconds"} <= set(stored):
         raise UserError(f"{place.damaged}: stage.json is not its record")
@@ -201,10 +218,23 @@ def _load(place: _Place) -> StageResult:
         raise UserError(
             f"{place.damaged}: {_OUTPUTS} is missing or has changed since it was written"
         )
-    with contextlib.suppress(OSError):
-        _clean(place.folder)  # a kill between stage.json and the end leaves these behind
+    if leads():
+        with contextlib.suppress(OSError):
+            _clean(place.folder)  # a kill between stage.json and the end leaves these behind
     values = load_tree(outputs)
     return StageResult(place.name, place.mark, place.folder, values, stored["seconds"], reused=True)
+
+
+def _until_seen(place: _Place) -> None:
+    """Wait until what process 0 has written is seen here, too: disks that are shared take time."""
+    end = time.monotonic() + _SEEN
+    while not place.finished:
+        if time.monotonic() > end:
+            raise UserError(
+                f"process 0 has finished stage {place.name}, and this process does not see "
+                f"{place.folder}: the processes of a run need one disk that all of them see"
+            )
+        time.sleep(0.05)
 
 
 def _same(place: _Place, stored: Mapping[str, Any], file: str) -> None:
@@ -239,7 +269,7 @@ def _alone(place: _Place, records: Records) -> Iterator[None]:
     The lock ends with its process. Its file lies beside the folder, which a user may remove, and
     stays: whoever removed it could let two in.
     """
-    if not place.shared:
+    if not place.shared or not leads():
         yield
         return
     shared = place.folder.parent

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from flown_jax.training.draws import part_key
 from flown_jax.training.optimizers import ema_update
 from flown_jax.training.state import TrainState
 
 PyTree = Any
+FROZEN = "frozen"  # what a batch has beside the examples: arrays that are not trained
 Metrics = dict[str, jax.Array]
 Loss = Callable[[PyTree, jax.Array, PyTree, PyTree], tuple[jax.Array, tuple[Metrics, PyTree]]]
 Step = Callable[[TrainState, PyTree], tuple[TrainState, Metrics]]
@@ -39,8 +41,9 @@ def make_step(
       seed: root of all the step's randomness.
       ema_decay: decay of the moving average in state.ema_params; None where there is none.
       ema_ramp: see `optimizers.ema_update`.
-      axis_name: name of a mapped device axis: every device draws a key of its own, and
-        gradients, metrics and extra are averaged over the axis.
+      axis_name: name of a mapped axis over which the batch is spread in equal parts: what is
+        drawn for the examples is what one device with the whole batch draws (`draws.part_key`),
+        and gradients, metrics and extra are averaged over the axis.
     Returns:
       The step. Its metrics are those of the loss with "loss", "grad_norm", "param_norm" and
       "update_norm" added; norms are global L2 norms, the parameters' one after the update.
@@ -53,7 +56,8 @@ def make_step(
             raise ValueError("ema_decay and state.ema_params must be given together or not at all")
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis_name is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+            index, parts = jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name)
+            key = part_key(key, index, parts, _size(batch))
 
         def objective(params: PyTree) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
             return loss_fn(params, key, batch, state.extra)
@@ -78,6 +82,13 @@ def make_step(
         return TrainState(finished, params, opt_state, ema_params, extra), metrics
 
     return step
+
+
+def _size(batch: PyTree) -> int:
+    """Examples of a batch."""
+    if isinstance(batch, Mapping):
+        batch = {name: part for name, part in batch.items() if name != FROZEN}
+    return jax.tree.leaves(batch)[0].shape[0]
 
 
 def _mean(tree: PyTree, axis_name: str) -> PyTree:

@@ -24,12 +24,13 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from flown_jax.errors import UserError
+from flown_jax.errors import Stopped, UserError
 from flown_jax.models import layout, many
 from flown_jax.models.cnn import CNN
+from flown_jax.training import stopping
 from flown_jax.training.augmentation import Augment
 from flown_jax.training.checkpoints import Checkpoints
-from flown_jax.training.parallel import compile_step
+from flown_jax.training.parallel import agree, compile_step
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
 from flown_jax.training.state import TrainState
@@ -110,7 +111,6 @@ def train_base(
         seed=seed,
         extra=start.get("batch_stats"),
         frozen={},
-        whole="batch_stats" in start,  # BatchNorm looks at the batch as a whole
     )
     trained = {"params": state.params}
     return trained if state.extra is None else {**trained, "batch_stats": state.extra}
@@ -163,7 +163,6 @@ def train_states(
             _loss(module, examples.augment),
             optimizer,
             seed=seed,
-            devices=1 if "batch_stats" in host else None,
             frozen=frozen,
         ),
         examples.batches(seed, recipe.batch),
@@ -194,13 +193,14 @@ class _Run:
         snapshots, name, records = self.snapshots, self.context.name, self.context.records
         done, end = 0, self.every * snapshots.count
         sums = np.zeros(3)  # loss, accuracy and number of the steps since the last state
-        if (latest := self.checkpoints.latest()) is not None:
-            like = {"state": state, "snapshots": snapshots.tree, "sums": sums}
-            tree = self.checkpoints.restore(latest, like)
-            state, snapshots.tree, sums, done = (*(tree[key] for key in like), latest)
+        like = {"state": state, "snapshots": snapshots.tree, "sums": sums}
+        if (found := self.checkpoints.restore_latest(like, records.note)) is not None:
+            done, tree = found
+            state, snapshots.tree, sums = (tree[key] for key in like)
         records.rewind(name, done)
         current, told = self.step.place(state), time.monotonic()
-        with records.progress(name, end, done, timed=True, **self.sizes) as update:
+        shown = records.progress(name, end, done, timed=True, **self.sizes)
+        with shown as update, stopping.saving() as wish:
             while done < end:
                 stop = min(done + _BLOCK, done + self.every - done % self.every)
                 current, block = self._block(current, done, stop)
@@ -213,11 +213,14 @@ class _Run:
                     records.log(name, done, means)
                     sums = np.zeros(3)
                 update(done, means)
-                if time.monotonic() - told > _SAVE_SECONDS or done == end:
+                wish.unsaved, ending = True, wish.due()
+                if agree(time.monotonic() - told > _SAVE_SECONDS) or done == end or ending:
                     state = self.step.collect(current)
                     tree = {"state": state, "snapshots": snapshots.tree, "sums": sums}
                     self.checkpoints.save(done, tree)
-                    told = time.monotonic()
+                    told, wish.unsaved = time.monotonic(), False
+                if ending:
+                    raise Stopped
         return snapshots.tree
 
     def _block(self, current: Any, start: int, stop: int) -> tuple[Any, list[np.ndarray]]:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from flown_jax.errors import UserError
 from flown_jax.files import write_json, writing
+from flown_jax.training.parallel import lead, leads
 from flown_jax.training.records import Records, environment
 
 # Made first, so that its presence says whose folder this is.
@@ -22,7 +23,8 @@ class Workdir:
     """A run's folder, locked against a second run for as long as it is open.
 
     Use as a context. config.json is written when the folder is new, and again when a run with
-    another config comes to its end: a run that a stage refuses leaves the old one.
+    another config comes to its end: a run that a stage refuses leaves the old one. Of several
+    processes, process 0 has the lock and writes.
 
     Args:
       path: the folder; made if absent.
@@ -44,6 +46,20 @@ class Workdir:
     ) -> None:
         self.path = Path(path)
         self._config = config
+        self._lock = -1
+        lead(lambda: self._open(wait, stream))
+        try:
+            self.records = Records(self.path, tensorboard=tensorboard, stream=stream)
+        except BaseException:
+            self._release()
+            raise
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the files of the run."""
+        return leads()
+
+    def _open(self, wait: bool, stream: TextIO | None) -> None:
         with writing(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"{self.path} is a file: choose a new --workdir")
@@ -62,11 +78,10 @@ class Workdir:
             self._enter(wait, stream)
             with writing(self.path):
                 if not (self.path / "config.json").exists():
-                    write_json(self.path / "config.json", config)
+                    write_json(self.path / "config.json", self._config)
                 write_json(self.path / "environment.json", environment())
-            self.records = Records(self.path, tensorboard=tensorboard, stream=stream)
         except BaseException:
-            os.close(self._lock)
+            self._release()
             raise
 
     def _enter(self, wait: bool, stream: TextIO | None) -> None:
@@ -89,7 +104,7 @@ class Workdir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
+        if kind is None and self.leads:
             with writing(self.path):
                 write_json(self.path / "config.json", self._config)
         self.close()
@@ -97,6 +112,9 @@ class Workdir:
     def close(self) -> None:
         """Close the records and let the next run in; closing twice does nothing."""
         self.records.close()
+        self._release()
+
+    def _release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

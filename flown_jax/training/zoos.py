@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flown_jax.errors import UserError
+from flown_jax.errors import Stopped, UserError
 from flown_jax.models.many import Logits
-from flown_jax.training import many
+from flown_jax.training import many, stopping
 from flown_jax.training.checkpoints import Checkpoints
+from flown_jax.training.parallel import agree
 from flown_jax.training.stages import StageContext
 
 PyTree = Any
@@ -149,19 +150,19 @@ class Run:
         per_epoch = self.trainer.steps_per_epoch
         step, end = first * per_epoch, last * per_epoch
         checkpoints = Checkpoints(self.context.directory / name)
-        if (latest := checkpoints.latest()) is not None:
-            like = {"population": population, "snapshots": snapshots.tree}
-            restored = checkpoints.restore(latest, like)
+        records, label = self.context.records, f"{self.context.name}: {name}"
+        like = {"population": population, "snapshots": snapshots.tree}
+        if (found := checkpoints.restore_latest(like, records.note)) is not None:
+            step, restored = found
             population, snapshots.tree = restored["population"], restored["snapshots"]
-            step = latest
         else:
             snapshots.take(first, population)
-        records, label = self.context.records, f"{self.context.name}: {name}"
         records.rewind(label, step)
         placed, told = self.trainer.place(population), time.monotonic()
         length, drawn, orders = 50, None, None
         sizes = {"batch": self.trainer.batch, "parameters": snapshots.parameters}
-        with records.progress(label, end, step, timed=True, **sizes) as update:
+        shown = records.progress(label, end, step, timed=True, **sizes)
+        with shown as update, stopping.saving() as wish:
             while step < end:
                 epoch, start = divmod(step, per_epoch)
                 stop = min(start + length, per_epoch)
@@ -169,19 +170,29 @@ class Run:
                     drawn, orders = epoch, self.trainer.orders(placed, epoch)
                 before = time.monotonic()
                 placed = jax.block_until_ready(self.trainer.advance(placed, orders, start, stop))
-                length = _adapted(length, time.monotonic() - before)
+                wish.unsaved = True
                 step += stop - start
-                if stop == per_epoch or time.monotonic() - told > _SAVE_SECONDS:
+                # Clocks differ between processes.
+                length, late = agree(
+                    (
+                        _adapted(length, time.monotonic() - before),
+                        time.monotonic() - told > _SAVE_SECONDS,
+                    )
+                )
+                ending = wish.due()
+                if stop == per_epoch or late or ending:
                     population = self.trainer.collect(placed)
                     measures = self.measures(population, label, step)
                     if stop == per_epoch:
                         snapshots.take(epoch + 1, population)
                         records.log(label, step, {"epoch": epoch + 1, **measures})
                     update(step, measures)
-                    if time.monotonic() - told > _SAVE_SECONDS or step == end:
+                    if late or ending or step == end:
                         tree = {"population": population, "snapshots": snapshots.tree}
                         checkpoints.save(step, tree)
-                        told = time.monotonic()
+                        told, wish.unsaved = time.monotonic(), False
+                    if ending:
+                        raise Stopped
                 else:
                     update(step)
         return self.trainer.collect(placed), snapshots.tree

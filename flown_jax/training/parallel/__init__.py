@@ -1,0 +1,55 @@
+"""Devices and processes: the one place that knows them.
+
+`steps` has training steps whose batch several devices share, `models` functions of many independent
+models, `processes` what the processes of one run tell each other, `devices` what there is.
+"""
+
+from flown_jax.training.parallel.devices import (
+    describe_devices,
+    local_device_count,
+    on_cpu,
+    peak_device_memory_gib,
+    use_all_cores,
+)
+from flown_jax.training.parallel.models import OverModels
+from flown_jax.training.parallel.processes import (
+    agree,
+    gather,
+    join,
+    joined,
+    lead,
+    leads,
+    lost_another,
+    process_count,
+    process_index,
+)
+from flown_jax.training.parallel.steps import (
+    CompiledStep,
+    compile_step,
+    replicate,
+    shares,
+    unreplicate,
+)
+
+__all__ = [
+    "CompiledStep",
+    "OverModels",
+    "agree",
+    "compile_step",
+    "describe_devices",
+    "gather",
+    "join",
+    "joined",
+    "lead",
+    "leads",
+    "local_device_count",
+    "lost_another",
+    "on_cpu",
+    "peak_device_memory_gib",
+    "process_count",
+    "process_index",
+    "replicate",
+    "shares",
+    "unreplicate",
+    "use_all_cores",
+]
