@@ -41,6 +41,8 @@ def join(address: str | None = None, count: int | None = None, index: int | None
         )
     if count is not None and index is not None and not 0 <= index < count:
         raise UserError(f"process_id is {index}; of {count} processes it is 0 to {count - 1}.")
+    # It takes SIGTERM for itself, which ends a process no longer then; see `stopping`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator_address=address,
