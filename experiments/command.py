@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import functools
 import importlib.util
 import os
 import pathlib
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from absl import flags
@@ -28,7 +29,11 @@ _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 def run(
-    module: str, doc: str, config_file: str, function: Callable[[ConfigDict, str | None], None]
+    module: str,
+    doc: str,
+    config_file: str,
+    function: Callable[..., None],
+    own: Mapping[str, str] | None = None,
 ) -> None:
     """Parse the command line, call `function(config, workdir)`, exit.
 
@@ -37,13 +42,18 @@ def run(
       doc: what it does; shown by --help.
       config_file: the default of --config.
       function: the work; a `UserError` of it becomes one sentence and exit status 2.
+      own: flags of this command alone and what they are for, texts; those that are given are
+        arguments of the function, by name.
     """
+    own = own or {}
     with one_sentence():
-        values = _own_flags(config_file)
+        values = _own_flags(config_file, own)
         rest = _parsed(values, sys.argv, known_only=True)
         if values["help"].value:
-            print(_help(module, doc, values))
+            print(_help(module, doc, values, own))
             return
+        if given := {name: values[name].value for name in own if values[name].value is not None}:
+            function = functools.partial(function, **given)
         processes.join(values)
         config, steps = load_config(str(values["config"].value)), values["try_steps"].value
         if steps is not None:
@@ -182,8 +192,10 @@ def override(config: ConfigDict, arguments: Sequence[str], module: str) -> None:
             _check_entries(field, value, defaults[field])
 
 
-def _own_flags(config_file: str) -> flags.FlagValues:
+def _own_flags(config_file: str, own: Mapping[str, str]) -> flags.FlagValues:
     values = flags.FlagValues()
+    for name, text in own.items():
+        flags.DEFINE_string(name, None, text, flag_values=values)
     flags.DEFINE_string(
         "config",
         config_file,
@@ -282,9 +294,9 @@ def fields_of(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{name}", value
 
 
-def _help(module: str, doc: str, values: flags.FlagValues) -> str:
+def _help(module: str, doc: str, values: flags.FlagValues, own: Mapping[str, str]) -> str:
     usage = f"usage: python -m {module} [--config=FILE[:VARIANT]] [--config.FIELD=VALUE ...] "
-    lines = [f"  --{name}: {values[name].help}" for name in _FLAGS]
+    lines = [f"  --{name}: {values[name].help}" for name in (*_FLAGS, *own)]
     usage += "[--workdir=FOLDER] [--try_steps=N] [--distributed]"
     return "\n".join([doc.strip(), "", usage, "", *lines])
 

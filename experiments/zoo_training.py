@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ from flown_jax.training.fingerprints import plain_values
 from flown_jax.training.many import Evaluator
 from flown_jax.training.parallel import lead
 from flown_jax.training.recipe import Recipe
-from flown_jax.training.stages import StageContext, StageResult, stage
+from flown_jax.training.stages import StageContext, StageResult, fingerprint, stage
 from flown_jax.training.workdir import Workdir
-from flown_jax.training.zoo_folder import write_once
+from flown_jax.training.zoo_folder import add_to, write_once
 from flown_jax.training.zoos import Plan, train_zoo
 from flown_jax.weights.spec import WeightSpec
 
@@ -34,14 +35,18 @@ class ZooTraining:
     Args:
       config: as `configs/zoo.py` makes it.
       workdir: of the run.
+      shard: (i, n) trains the i-th of n parts of the seeds, i from 1; None trains all.
     Raises:
       UserError: what the config asks for cannot be trained.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Workdir) -> None:
+    def __init__(
+        self, config: ConfigDict, workdir: Workdir, shard: tuple[int, int] | None = None
+    ) -> None:
         self.config, self.workdir = config, workdir
         inputs = preprocessing(config.inputs)
-        self.plan = plan(config)
+        self.whole = plan(config)
+        self.plan = self.whole if shard is None else part_of(self.whole, *shard)
         self.train_set = image_sets.load(config.data.name, "train", config.data.dir)
         classes = len(self.train_set.class_names)
         sizes = {**config.network.sizes.to_dict(), "num_classes": classes}
@@ -58,33 +63,44 @@ class ZooTraining:
 
     def train(self) -> StageResult:
         """The weights of all networks at the saved epochs."""
+        return stage(self.workdir, "training", self._training_inputs(self.plan), _training)
+
+    def _training_inputs(self, plan: Plan) -> dict[str, Any]:
         data = self.config.data
-        inputs = {
+        return {
             # The spec says these two as well; by themselves, what differs has a name.
             "inputs": self.config.inputs,
             "network": self.config.network,
             "spec": self.spec,
             "initialisation": self.config.initialisation,
-            "plan": self.plan,
+            "plan": plan,
             "recipe": self.config.recipe,
             "split": ConfigDict({k: data[k] for k in ("validation_share", "split_seed")}),
             "images": self.train_set,
         }
-        return stage(self.workdir, "training", inputs, _training)
 
     def evaluate(self, trained: StageResult) -> StageResult:
         """Accuracy of every network at every saved epoch, on validation and test images."""
+        return stage(self.workdir, "evaluation", self._evaluation_inputs(trained), _evaluation)
+
+    def _evaluation_inputs(self, trained: StageResult) -> dict[str, Any]:
         data = self.config.data
         sets = {"test": image_sets.load(data.name, "test", data.dir)}
         rows = {"test": np.arange(len(sets["test"].labels))}
         if len(self._validation):
             sets["validation"], rows["validation"] = self.train_set, self._validation
-        inputs = {"training": trained, "spec": self.spec, "sets": sets, "rows": rows}
-        return stage(self.workdir, "evaluation", inputs, _evaluation)
+        return {"training": trained, "spec": self.spec, "sets": sets, "rows": rows}
 
-    def write(self, trained: StageResult, measured: StageResult) -> pathlib.Path:
+    def write(
+        self, trained: StageResult, measured: StageResult, store: pathlib.Path | None = None
+    ) -> pathlib.Path:
         """The zoo's folder; one that an earlier run of the same config wrote stays.
 
+        The zoos of all shards have the recipe of the run that trains all networks at once.
+
+        Args:
+          store: a zoo that several runs write, which the networks are added to; None has a zoo in
+            the workdir.
         Raises:
           UserError: a zoo is there that was written with another config.
         """
@@ -96,18 +112,27 @@ class ZooTraining:
             "held_out": self.config.networks.held_out,
             "validation_share": self.config.data.validation_share,
             **splits.record(self.train_set, self._train, self.config.data.split_seed),
-            "stage_fingerprint": measured.fingerprint,
+            "stage_fingerprint": self._fingerprint(measured),
         }
         parts = self._epochs({**trained.values, **measured.values})
         name = self.config.data.name
-        folder = self.workdir.path / "zoo"
-        lead(lambda: str(write_once(folder, self.spec, parts, recipe=facts, dataset=name)))
+        folder = self.workdir.path / "zoo" if store is None else store
+        write = write_once if store is None else add_to
+        lead(lambda: str(write(folder, self.spec, parts, recipe=facts, dataset=name)))
         return folder
+
+    def _fingerprint(self, measured: StageResult) -> str:
+        """Of the measures of all networks; nothing is trained for it."""
+        if self.plan is self.whole:
+            return measured.fingerprint
+        mark = fingerprint("training", self._training_inputs(self.whole))
+        trained = StageResult("training", mark, self.workdir.path, {}, 0.0)
+        return fingerprint("evaluation", self._evaluation_inputs(trained))
 
     def _epochs(self, values: dict[str, Any]) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
         """Vectors and rows of every saved epoch."""
         weights, seeds = values.pop("weights"), self.plan.seeds
-        held_out = held_out_seeds(seeds, self.config.networks.held_out)
+        held_out = held_out_seeds(self.whole.seeds, self.config.networks.held_out)
         for i, epoch in enumerate(sorted(set(self.plan.save_epochs))):
             rows = [
                 {
@@ -188,6 +213,25 @@ def plan(config: ConfigDict) -> Plan:
         trunk_epochs=networks.trunk_epochs,
         trunk_seed=networks.trunk_seed,
     )
+
+
+def part_of(whole: Plan, index: int, count: int) -> Plan:
+    """The plan of one of several runs that train a zoo together.
+
+    Args:
+      index: of the part, from 1. count: of parts, in which the seeds are shared as equally as can
+        be.
+    Raises:
+      UserError: there is no such part, or it has no networks.
+    """
+    if not 1 <= index <= count:
+        raise UserError(f"--shard={index}/{count}: of {count} parts there are 1 to {count}.")
+    if count > len(whole.seeds):
+        raise UserError(
+            f"--shard={index}/{count}: {len(whole.seeds)} networks cannot be shared by {count}."
+        )
+    seeds = np.array_split(np.asarray(whole.seeds), count)[index - 1]
+    return dataclasses.replace(whole, seeds=tuple(int(seed) for seed in seeds))
 
 
 def recipe(config: ConfigDict, steps: int) -> Recipe:

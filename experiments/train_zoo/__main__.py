@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from experiments import command
 from experiments.report import standing
 from experiments.train_zoo.check import check
-from experiments.zoo_training import ZooTraining
+from experiments.zoo_training import ZooTraining, part_of, plan
+from flown_jax.errors import UserError
 from flown_jax.evaluation import zoo_tables
 from flown_jax.evaluation.classification import interval
 from flown_jax.evaluation.rows import Sample
@@ -31,27 +32,47 @@ from flown_jax.training.stages import StageResult
 from flown_jax.training.workdir import Workdir
 from flown_jax.weights import zoo
 
+_OWN = {
+    "shard": "I/N trains the I-th of N parts of the networks, as an array job of any scheduler "
+    "does; each network comes out as if all were trained at once. See experiments.zoo_merge.",
+    "store": "Folder of a zoo that the networks are added to, on a disk that several such runs "
+    "share. By default each run has a zoo of its own in its workdir.",
+}
+
 
 def main() -> None:
     """The command."""
     use_all_cores()
-    command.run("experiments.train_zoo", __doc__ or "", "configs/zoo.py", run)
+    command.run("experiments.train_zoo", __doc__ or "", "configs/zoo.py", run, _OWN)
 
 
-def run(config: ConfigDict, workdir: str | None = None) -> None:
-    """Trains the zoo of a config and says what its networks reach.
+def run(
+    config: ConfigDict,
+    workdir: str | None = None,
+    shard: str | None = None,
+    store: str | None = None,
+) -> None:
+    """Trains the zoo of a config, or a part of it, and says what its networks reach.
 
     Args:
       config: as `configs/zoo.py` makes it.
-      workdir: None for workdirs/zoo-VARIANT.
+      workdir: None for workdirs/zoo-VARIANT, of a part workdirs/zoo-VARIANT-shardIofN.
+      shard, store: as the flags.
     """
     check(config)
-    path = pathlib.Path(f"workdirs/zoo-{config.variant}" if workdir is None else workdir)
+    part = None if shard is None else _shard(shard)
+    default = f"workdirs/zoo-{config.variant}"
+    if part is not None:
+        part_of(plan(config), *part)  # refused before anything is read
+        default += "-shard{}of{}".format(*part)
+    if store == "":
+        raise UserError("--store needs the name of a folder.")
+    path = pathlib.Path(default if workdir is None else workdir)
     with Workdir(path, plain_values(config), tensorboard=config.tensorboard) as work:
-        job = ZooTraining(config, work)
+        job = ZooTraining(config, work, part)
         trained = job.train()
         measured = job.evaluate(trained)
-        folder = job.write(trained, measured)
+        folder = job.write(trained, measured, None if store is None else pathlib.Path(store))
         results = {
             "experiment": "train_zoo",
             "variant": config.variant,
@@ -70,6 +91,13 @@ def run(config: ConfigDict, workdir: str | None = None) -> None:
                 write_json(path / "results.json", results)
     zoo_tables.show(found)
     print(f"{results['seconds']:.0f} s of work; the zoo lies in {folder}")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal()):
+        raise UserError(f"--shard={text}: a part is wanted, like 3/16.")
+    return int(index), int(count)
 
 
 def rows(config: ConfigDict, trained: StageResult, measured: StageResult) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ COMMANDS = (
     "train_zoo",
     "unconditional",
     "zoo_info",
+    "zoo_merge",
 )
 SENTENCE = ["error: stopped; the same command goes on from here."]
 UNTIL = 60  # seconds, on a busy machine

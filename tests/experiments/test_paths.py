@@ -52,6 +52,7 @@ def test_what_is_read(monkeypatch, capsys, tmp_path, bad):
     for name, arguments in (
         ("compare", [path]),
         ("zoo_info", [path]),
+        ("zoo_merge", [f"{tmp_path}/new", path]),
         ("novelty", [path, "zoos/mnist_short", "--data=digits"]),
         ("prepare_data", ["mnist", f"--from={path}", f"--to={tmp_path}/new"]),
         ("import_zoo", ["state_dicts", f"--from={path}", f"--to={tmp_path}/new"]),

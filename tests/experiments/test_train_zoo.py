@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import jax
@@ -11,12 +12,14 @@ import pytest
 from configs.zoo import get_config, variants
 from experiments import command
 from experiments.train_zoo import __main__ as train_zoo
+from experiments.zoo_merge import __main__ as zoo_merge
 from experiments.zoo_training import held_out_seeds, split
 from flown_jax.data import image_sets
 from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import interval
-from flown_jax.weights import zoo
+from flown_jax.weights import zoo, zoo_files
+from tests.parity.fixtures import ROOT
 
 SMALL = (
     "--config.networks.count=3",
@@ -146,3 +149,81 @@ def test_splits_share_nothing_and_leave_nothing_out():
     assert sorted((*train, *validation)) == list(range(7291))
     assert held_out_seeds((1, 2, 3, 4, 5), 0.4) == {4, 5}
     assert held_out_seeds((1, 2), 0.0) == set()
+
+
+def test_shards_are_the_zoo_that_is_trained_at_once(finished, tmp_path, monkeypatch, capsys):
+    """Bit for bit: in zoos of their own that are joined, and in one that all write."""
+    store, parts = tmp_path / "store", []
+    killed = zoo_files.write_manifest
+    for number in (3, 1, 2):
+        workdir = tmp_path / str(number)
+        train_zoo.run(config("tiny", *SMALL), str(workdir), shard=f"{number}/3")
+        parts.append(str(workdir / "zoo"))
+    for number in (2, 1, 3):
+        run = functools.partial(
+            train_zoo.run,
+            config("tiny", *SMALL),
+            str(tmp_path / str(number)),
+            shard=f"{number}/3",
+            store=str(store),
+        )
+        if number == 1:  # a kill between the networks and the manifest that names them
+
+            def fail(*arguments):
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(zoo_files, "write_manifest", fail)
+            with pytest.raises(KeyboardInterrupt):
+                run()
+            monkeypatch.setattr(zoo_files, "write_manifest", killed)
+            assert len(zoo.load(store)) == 2
+        run()
+        run()
+    whole = zoo.load(finished / "zoo")
+    for target, given in (("joined", parts), ("sorted", [str(store), parts[0]])):
+        monkeypatch.setattr("sys.argv", ["zoo_merge", str(tmp_path / target), *given])
+        zoo_merge.main()
+        joined = zoo.load(tmp_path / target)
+        np.testing.assert_array_equal(joined.weights, whole.weights)
+        assert joined.table == whole.table
+        assert (joined.recipe, joined.dataset) == (whole.recipe, whole.dataset)
+    assert "6 networks of 3 zoos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("shard", "sentence"),
+    [
+        ("0/3", "of 3 parts there are 1 to 3"),
+        ("4/3", "of 3 parts there are 1 to 3"),
+        ("1/4", "3 networks cannot be shared by 4"),
+        ("a/b", "a part is wanted, like 3/16"),
+        ("3", "a part is wanted, like 3/16"),
+    ],
+)
+def test_a_shard_that_there_is_not(tmp_path, shard, sentence):
+    with pytest.raises(UserError, match=sentence):
+        train_zoo.run(config("tiny", *SMALL), str(tmp_path / "w"), shard=shard)
+    assert not (tmp_path / "w").exists()
+
+
+def test_zoos_of_other_recipes_are_not_joined(finished, tmp_path, monkeypatch, capsys):
+    other = tmp_path / "other"
+    train_zoo.run(config("tiny", *SMALL, "--config.recipe.learning_rate=0.002"), str(other))
+    for given, sentence in (
+        ([str(finished / "zoo"), str(other / "zoo")], "their recipes are others, learning_rate"),
+        ([str(finished / "zoo"), str(ROOT / "zoos" / "mnist_short")], "cannot be joined"),
+    ):
+        monkeypatch.setattr("sys.argv", ["zoo_merge", str(tmp_path / "new"), *given])
+        with pytest.raises(SystemExit) as ended:
+            zoo_merge.main()
+        assert ended.value.code == 2 and sentence in capsys.readouterr().err
+        assert not (tmp_path / "new").exists()
+    store = tmp_path / "store"
+    options = {"shard": "1/3", "store": str(store)}
+    train_zoo.run(config("tiny", *SMALL), str(tmp_path / "a"), **options)
+    with pytest.raises(UserError, match="was written with .* choose a new --store"):
+        train_zoo.run(
+            config("tiny", *SMALL, "--config.recipe.learning_rate=0.002"),
+            str(tmp_path / "b"),
+            **options,
+        )

@@ -15,7 +15,9 @@ UNTIL = 150  # seconds, on a busy machine
 NOISE = re.compile(r"\[Gloo\]|^[EWI]\d{4} |^\s+@ |^\*\*\*|^$|Compiling module|Very slow compile")
 
 
-def start(arguments: list[str], devices: int = 1, stderr: int = subprocess.PIPE) -> subprocess.Popen:
+def start(
+    arguments: list[str], devices: int = 1, stderr: int = subprocess.PIPE
+) -> subprocess.Popen:
     """A Python program with so many fake devices."""
     flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
     return subprocess.Popen(
@@ -56,7 +58,9 @@ def ended(processes: list[subprocess.Popen]) -> list[tuple[int, list[str], list[
     try:
         for process in processes:
             told = process.communicate(timeout=UNTIL)
-            lines = [[line for line in text.splitlines() if not NOISE.search(line)] for text in told]
+            lines = [
+                [line for line in text.splitlines() if not NOISE.search(line)] for text in told
+            ]
             found.append((process.returncode, *lines))
     finally:
         for process in processes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from flown_jax import files as files_module
 from flown_jax.errors import UserError
-from flown_jax.training import Checkpoints, load_tree, save_tree
+from flown_jax.training import Checkpoints, Records, fit, load_tree, save_tree
 from tests.training import toy
 
 
@@ -133,6 +134,73 @@ def test_any_damaged_file_is_told_in_one_sentence(stored, tmp_path, damage, capf
             Checkpoints(folder).restore(5, tree())
         assert str(folder / "5") in str(caught.value) and "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def foreign(folder):
+    """A checkpoint of another tree, written beside and put in the place of the newest."""
+    Checkpoints(folder.parent / "other").save(9, {"other": np.zeros(2)})
+    shutil.rmtree(folder / "9")
+    for name in ("9", "9.json"):
+        os.rename(folder.parent / "other" / name, folder / name)
+
+
+def unmarked(folder):
+    (folder / "9.json").unlink()
+
+
+def data_of(folder):
+    return max(
+        (p for p in (folder / "9").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
+    )
+
+
+DAMAGE = {
+    "truncated": (lambda folder: truncate(data_of(folder)), "9 is damaged"),
+    "flipped": (lambda folder: overwrite(data_of(folder)), "9 is damaged"),
+    "missing": (lambda folder: data_of(folder).unlink(), "9 is damaged"),
+    "foreign": (foreign, "9 holds other, which this run does not have"),
+    "unmarked": (unmarked, r"9 was never finished \(no 9.json\)"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, damage):
+    """And an interrupted training comes out as an unbroken one."""
+    spoil, sentence = DAMAGE[damage]
+    checkpoints = Checkpoints(tmp_path / "run")
+    settings = {"name": "toy", "save_every": 3}
+    fit(toy.initial(), toy.step(), toy.batch_at, steps=9, checkpoints=checkpoints, **settings)
+    assert checkpoints.steps() == [6, 9]
+    spoil(tmp_path / "run")
+    told = []
+    step, _ = checkpoints.restore_latest({"state": toy.initial()}, told.append)
+    assert step == 6 and len(told) == 1 and re.search(sentence, told[0]), told
+    stream = io.StringIO()
+    records = Records(tmp_path / "w", stream=stream)
+    again = fit(
+        toy.initial(),
+        toy.step(),
+        toy.batch_at,
+        steps=12,
+        checkpoints=Checkpoints(tmp_path / "run"),
+        records=records,
+        **settings,
+    )
+    records.close()
+    assert re.search(sentence, stream.getvalue())
+    toy.assert_equal(again, fit(toy.initial(), toy.step(), toy.batch_at, steps=12, name="toy"))
+    assert checkpoints.steps() == [9, 12]
+    assert checkpoints.restore_latest({"state": toy.initial()}, pytest.fail)[0] == 12
+
+
+def test_where_no_checkpoint_is_whole_the_newest_is_told(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run")
+    assert checkpoints.restore_latest(toy.initial()) is None
+    for step in (3, 9):
+        checkpoints.save(step, toy.initial())
+        overwrite(data_of(tmp_path / "run", step))
+    with pytest.raises(UserError, match="run/9 is damaged"):
+        checkpoints.restore_latest(toy.initial())
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"leaves": 3, "files": {}}', '{"files": {}}'])
