@@ -29,6 +29,7 @@ from flown_jax.meta_model.keys import named_key
 from flown_jax.meta_model.sampling import sample_diffusion, sample_flow
 from flown_jax.models import heads as linear
 from flown_jax.models.logistic import fit_logistic
+from flown_jax.training.parallel import share_out, spread
 
 # What is made of the heads of a design beside, and of a rival in the main one's latents.
 _KINDS = (("mean", "ensemble"), ("mean", "ensemble", "top_support"))
@@ -78,13 +79,15 @@ class Methods:
           name: of the table; another one has other draws.
         """
         size = math.gcd(len(table), 100) if len(table) % 100 else 100
-        parts = [
-            self._part(table.take(slice(start, start + size)), (name, start))
-            for start in range(0, len(table), size)
-        ]
+
+        def part(start: int) -> dict[str, np.ndarray]:
+            made = self._part(table.take(slice(start, start + size)), (name, start))
+            return {method: prediction.log_probs for method, prediction in made.items()}
+
+        parts = share_out(part, range(0, len(table), size))
         return {
-            name: Prediction(np.concatenate([part[name].log_probs for part in parts], axis=1))
-            for name in parts[0]
+            method: Prediction(np.concatenate([one[method] for one in parts], axis=1))
+            for method in parts[0]
         }
 
     def condition(self, support: jax.Array) -> dict[str, jax.Array]:
@@ -97,7 +100,7 @@ class Methods:
         The meta-model's own temperature was chosen in the same way when it was assembled.
         """
         self._choose_caml_weight(validation)
-        support = jnp.asarray(validation.support())
+        support = spread(validation.support())
         count = min(_CHOOSING, self.samples)
         few = {"ddpm": self._ddpm(min(_CHOOSING_STEPS, self.given.ddpm["steps"]))}
         grid = tuple(self.given.temperatures)
@@ -114,7 +117,7 @@ class Methods:
         return named_key(self.given.seed, self.given.setting, *names)
 
     def _part(self, table: TaskTable, place: tuple[str, int]) -> dict[str, Prediction]:
-        support, query = jnp.asarray(table.support()), jnp.asarray(table.query())
+        support, query = spread((table.support(), table.query()))
         made = self._baselines(table, support, query)
         condition = self.condition(support)
         regression = {**self.network, "params": self.given.regression.values["params"]}

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments.fewshot.designs import Design, latents_of
@@ -18,6 +17,7 @@ from flown_jax.few_shot.selection import choose_temperature
 from flown_jax.image_encoders import ImageEncoder
 from flown_jax.meta_model.build import build, describe
 from flown_jax.meta_model.condition import Conditioner
+from flown_jax.training.parallel import spread
 from flown_jax.training.stages import StageContext, StageResult
 
 
@@ -84,7 +84,7 @@ def _assemble(context: StageContext) -> dict[str, Any]:
     key, samples = jax.random.key(given.seed), min(20, given.sampling["samples"])
     chosen = {}
     for name, table in given.validation.items():
-        support = jnp.asarray(table.support())
+        support = spread(table.support())
         condition = jax.jit(Conditioner.__call__)(parts.conditioner, support)
         at = partial(draw, parts, key, support, samples=samples, condition=condition)
         chosen[name] = choose_temperature(at, table, tuple(given.temperatures))

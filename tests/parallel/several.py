@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[2]
 UNTIL = 150  # seconds, on a busy machine
@@ -16,7 +17,10 @@ NOISE = re.compile(r"\[Gloo\]|^[EWI]\d{4} |^\s+@ |^\*\*\*|^$|Compiling module|Ve
 
 
 def start(
-    arguments: list[str], devices: int = 1, stderr: int = subprocess.PIPE
+    arguments: list[str],
+    devices: int = 1,
+    stdout: IO[str] | int = subprocess.PIPE,
+    stderr: IO[str] | int = subprocess.PIPE,
 ) -> subprocess.Popen:
     """A Python program with so many fake devices."""
     flags = f"--xla_force_host_platform_device_count={devices} {os.environ.get('XLA_FLAGS', '')}"
@@ -30,7 +34,7 @@ def start(
             "JAX_PLATFORMS": "cpu",
             "OMP_NUM_THREADS": "1",
         },
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=stderr,
         text=True,
     )

@@ -31,6 +31,9 @@ def test_what_they_tell_each_other(tmp_path):
     assert told[0]["gather"] == [[0.0, 2.0**40], [1.0, 2.0**40 + 1]]  # 64 bits arrive
     wanted = [[12.0 * i, 12.0 * i + 6] for i in range(5)]
     assert told[0]["models1"] == told[0]["models2"] == wanted
+    assert (told[0]["places"], told[0]["spread"]) == (2, True)
+    assert told[0]["shared"] == [[i**2] * 2 for i in range(5)]
+    assert [err for _, _, err in found] == [["mine [0, 2, 4]"], ["mine [1, 3, 4]"]]
     assert [out for _, out, _ in found] == [["shown by one"], []]
 
 

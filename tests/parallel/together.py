@@ -22,6 +22,8 @@ def main(do: str, folder: pathlib.Path) -> None:
 
 def do_talk(folder: pathlib.Path) -> None:
     """Every way of telling each other; lines are of the process's own number."""
+    import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from flown_jax.training import parallel
@@ -42,6 +44,21 @@ def do_talk(folder: pathlib.Path) -> None:
         over = parallel.OverModels(scaled, multiple=2, devices=devices)
         result = over.collect(over(over.place(models), over.share(np.float32(2)), np.float32(3)))
         told[f"models{devices}"] = result["y"].tolist()
+    # Draws and sums of rows that devices share are those of one device; each process has its items.
+    rows = np.arange(24.0, dtype=np.float32).reshape(8, 3)
+    drawn = jax.jit(lambda x: x + jax.random.normal(jax.random.key(0), x.shape))
+    spread = parallel.spread(rows)
+    told["places"] = len(spread.sharding.device_set)
+    told["spread"] = bool(np.array_equal(drawn(spread), drawn(jnp.asarray(rows))))
+    mine: list[int] = []
+
+    def squared(item: int):
+        mine.append(item)
+        return {"square": np.full((2,), item**2)}
+
+    shared = parallel.share_out(squared, range(5))
+    told["shared"] = [one["square"].tolist() for one in shared]
+    print("mine", mine, file=sys.stderr)
     (folder / f"{index}.txt").write_text(repr(told))
     print("shown by one")
 

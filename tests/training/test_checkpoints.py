@@ -148,10 +148,9 @@ def unmarked(folder):
     (folder / "9.json").unlink()
 
 
-def data_of(folder):
-    return max(
-        (p for p in (folder / "9").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size
-    )
+def data_of(folder, step=9):
+    files = [path for path in (folder / str(step)).rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_size)
 
 
 DAMAGE = {
@@ -198,6 +197,7 @@ def test_where_no_checkpoint_is_whole_the_newest_is_told(tmp_path):
     assert checkpoints.restore_latest(toy.initial()) is None
     for step in (3, 9):
         checkpoints.save(step, toy.initial())
+    for step in (3, 9):
         overwrite(data_of(tmp_path / "run", step))
     with pytest.raises(UserError, match="run/9 is damaged"):
         checkpoints.restore_latest(toy.initial())

@@ -1,7 +1,8 @@
 """Devices and processes: the one place that knows them.
 
 `steps` has training steps whose batch several devices share, `models` functions of many independent
-models, `processes` what the processes of one run tell each other, `devices` what there is.
+models, `sharing` other work, `processes` what the processes of one run tell each other, `devices`
+what there is.
 """
 
 from flown_jax.training.parallel.devices import (
@@ -23,6 +24,7 @@ from flown_jax.training.parallel.processes import (
     process_count,
     process_index,
 )
+from flown_jax.training.parallel.sharing import share_out, spread
 from flown_jax.training.parallel.steps import (
     CompiledStep,
     compile_step,
@@ -49,7 +51,9 @@ __all__ = [
     "process_count",
     "process_index",
     "replicate",
+    "share_out",
     "shares",
+    "spread",
     "unreplicate",
     "use_all_cores",
 ]
