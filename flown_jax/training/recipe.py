@@ -12,7 +12,7 @@ from flown_jax.errors import UserError
 from flown_jax.training import optimizers
 from flown_jax.training.checkpoints import Checkpoints
 from flown_jax.training.loop import fit
-from flown_jax.training.parallel import compile_step
+from flown_jax.training.parallel import compile_step, shares
 from flown_jax.training.stages import StageContext
 from flown_jax.training.state import TrainState
 from flown_jax.training.step import Loss
@@ -103,14 +103,18 @@ def train(
       validate: as in `loop.fit`; used every `recipe.validate_every` steps.
       name: of the run where a stage has several.
       whole: the loss is no mean over its batch, which stays on one device therefore.
+    Raises:
+      UserError: the devices cannot share the batch equally.
     """
+    devices = 1 if whole else None
+    shares(recipe.batch, what=name or context.name, devices=devices)
     optimizer = recipe.chain()
     step = compile_step(
         loss_fn,
         optimizer,
         seed=seed,
         ema_decay=recipe.ema_decay,
-        devices=1 if whole else None,
+        devices=devices,
         frozen=frozen,
     )
     state = TrainState.create(params, optimizer, ema=recipe.ema_decay is not None, extra=extra)

@@ -30,7 +30,7 @@ from flown_jax.models.cnn import CNN
 from flown_jax.training import stopping
 from flown_jax.training.augmentation import Augment
 from flown_jax.training.checkpoints import Checkpoints
-from flown_jax.training.parallel import agree, compile_step
+from flown_jax.training.parallel import agree, compile_step, shares
 from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
 from flown_jax.training.state import TrainState
@@ -156,6 +156,7 @@ def train_states(
     frozen = layout.nested({path: flat[path] for path in flat if path not in trained})
     # Other draws than the first training's with the same seed.
     seed = int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
+    shares(recipe.batch, what=context.name)
     optimizer = recipe.chain()
     run = _Run(
         context,

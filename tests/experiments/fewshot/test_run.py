@@ -40,6 +40,7 @@ METHODS = {
     "flown_other_support",
 }
 MAIN = "5-way 1-shot"
+PROGRAMS = 530  # that a whole tiny run compiles, with the one-operation ones of setting it up
 # In their order: what lies in the run's folder, and what lies beside it.
 STAGES = ("data", "caml", "codec", "flow", "ddpm", "regression", "model", "evaluation-5-way-1-shot")
 SHARED = {
@@ -104,6 +105,13 @@ def finished(tmp_path_factory):
     done = run(workdir)
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
+
+
+def test_programs_are_compiled_once(finished):
+    """A program for each network, loss and size that there is, and none for a task or a part."""
+    workdir, _ = finished
+    compiled = list((workdir.parent / "compiled").glob("*-cache"))
+    assert 100 < len(compiled) <= PROGRAMS
 
 
 def test_the_results_are_tidy_and_complete(finished):
