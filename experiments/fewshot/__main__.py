@@ -32,6 +32,7 @@ from experiments.stages import Stages
 from experiments.tasks import caml_stage, draw_tables
 from flown_jax.evaluation import tables as result_tables
 from flown_jax.training.fingerprints import plain_values
+from flown_jax.training.parallel import leads
 from flown_jax.training.workdir import Workdir
 
 
@@ -70,7 +71,7 @@ def compute(config: ConfigDict, work: Workdir) -> dict[str, Any]:
     features = encode(stages, config.data, data, encoder)
     tables = draw_tables(config, data, features)
     sheet = work.path / "figures" / "contact_sheet.png"
-    if work.leads and not sheet.exists():
+    if leads() and not sheet.exists():
         contact_sheet(sheet, images_of(config.data))
 
     # What is learned: target heads, CAML, an autoencoder of heads, a flow in its latents.

@@ -54,11 +54,6 @@ class Workdir:
             self._release()
             raise
 
-    @property
-    def leads(self) -> bool:
-        """Whether this process writes the files of the run."""
-        return leads()
-
     def _open(self, wait: bool, stream: TextIO | None) -> None:
         with writing(self.path):
             if self.path.exists() and not self.path.is_dir():
@@ -104,7 +99,7 @@ class Workdir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None and self.leads:
+        if kind is None and leads():
             with writing(self.path):
                 write_json(self.path / "config.json", self._config)
         self.close()

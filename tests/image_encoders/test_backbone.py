@@ -59,8 +59,7 @@ def test_it_learns_its_classes(tmp_path):
 class Watched:
     """Stands for the training: keeps what it is given, and ends where it begins."""
 
-    def __call__(self, context, recipe, params, loss_fn, batch_at, *, seed, extra, whole):
-        assert whole  # BatchNorm looks at the batch as a whole
+    def __call__(self, context, recipe, params, loss_fn, batch_at, *, seed, extra):
         self.params, self.extra, self.batch_at = params, extra, batch_at
         self.loss_fn = jax.jit(loss_fn)
         return TrainState.create(params, recipe.chain(), ema=False, extra=extra)
