@@ -18,7 +18,6 @@ from experiments.designs import (
     loss_options,
     matching,
     network_of,
-    pairs,
 )
 from experiments.retrieval import designs
 from experiments.retrieval.samples import draw
@@ -109,7 +108,8 @@ def _recorded(
     context: StageContext, name: str, params: Any, loss: Any, batch_at: BatchAt, frozen: Any = None
 ) -> tuple[Any, np.ndarray]:
     given = context.inputs
-    known = {"recipe": recipe(given.prior), "seed": given.seed, "whole": pairs(given.flow)}
+    # Networks of the prior are drawn by their number in the batch, which parts would count anew.
+    known = {"recipe": recipe(given.prior), "seed": given.seed, "whole": True}
     return prior_training.train_recorded(context, name, params, loss, batch_at, frozen, **known)
 
 

@@ -5,7 +5,8 @@ array whose first axis is the batch's, the rows that a draw for the whole batch 
 needs to know nothing of it, and comes out on eight devices as on one, but for rounding.
 
 What is drawn for anything else than the examples (an array without axes, or whose first axis is no
-multiple of the part's size) is the same on all devices.
+multiple of the part's size) is the same on all devices; so is what is drawn by a key that was
+folded with the number of an example in its part. A loss that draws so stays on one device.
 """
 
 from __future__ import annotations
