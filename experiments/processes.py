@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 
 from absl import flags
@@ -12,6 +13,7 @@ from absl import flags
 FLAGS = ("distributed", "coordinator_address", "num_processes", "process_id")
 LOST = "another process of this run has ended; the same command goes on from here."
 STATUS = 3  # of a process whose run another one has left
+_TOLD = 10.0  # seconds after which the user is told what is waited for
 _WAIT = 1.0  # seconds in which the others hear of an end: process 0 takes their connections with it
 
 
@@ -41,7 +43,15 @@ def join(values: flags.FlagValues) -> None:
         return
     from flown_jax.training import parallel
 
-    parallel.join(address, count, index)
+    waiting = threading.Timer(
+        _TOLD, lambda: print("waiting for the other processes of this run", file=sys.stderr)
+    )
+    waiting.daemon = True
+    waiting.start()
+    try:
+        parallel.join(address, count, index)
+    finally:
+        waiting.cancel()
     if not parallel.leads():
         # Files and tables are process 0's; sentences of errors go to standard error.
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from flown_jax.errors import UserError
 from flown_jax.training import Checkpoints, fit
-from tests.parallel.several import ended, flags, start
+from flown_jax.training.parallel import processes
+from tests.parallel.several import address, ended, flags, start
 from tests.training import toy
 
 STOPPED = "error: stopped; the same command goes on from here."
@@ -60,6 +62,10 @@ def test_a_batch_that_they_cannot_share_is_said_before_anything_is_compiled(tmp_
     [
         (["--num_processes=2"], "given together"),
         (["--coordinator_address=127.0.0.1:1", "--num_processes=2", "--process_id=2"], "0 to 1"),
+        (
+            ["--coordinator_address=here", "--num_processes=2", "--process_id=1"],
+            "coordinator_address is 'here'; it is HOST:PORT",
+        ),
         (["--distributed"], "the processes of this run were not found"),
     ],
 )
@@ -67,6 +73,12 @@ def test_flags_that_do_not_go_together(tmp_path, given, sentence):
     program = ["-m", "tests.parallel.together", "talk", str(tmp_path), *given]
     ((status, _, told),) = ended([start(program)])
     assert status == 2 and len(told) == 1 and sentence in told[0], told
+
+
+def test_where_nobody_listens(monkeypatch):
+    monkeypatch.setattr(processes, "JOINING", 0.3)
+    with pytest.raises(UserError, match="nobody listens at 127.0.0.1:.* process 0 must run there"):
+        processes.join(address(), 2, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -11,6 +11,8 @@ word counts. Everything here does nothing where there is one process.
 from __future__ import annotations
 
 import json
+import socket
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -21,7 +23,7 @@ from flown_jax.errors import UserError
 
 T = TypeVar("T")
 _BLOCK = 4096  # bytes of a message that go at once; a shape is compiled once
-_JOINING = 300  # seconds in which the others must come
+JOINING = 300  # seconds in which the others must come
 
 
 def join(address: str | None = None, count: int | None = None, index: int | None = None) -> None:
@@ -41,6 +43,10 @@ def join(address: str | None = None, count: int | None = None, index: int | None
         )
     if count is not None and index is not None and not 0 <= index < count:
         raise UserError(f"process_id is {index}; of {count} processes it is 0 to {count - 1}.")
+    if address is not None:
+        host, port = _parsed(address)
+        if index:  # the runtime ends the process where nobody listens
+            _wait_for(host, port)
     # It takes SIGTERM for itself, which ends a process no longer then; see `stopping`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -48,7 +54,7 @@ def join(address: str | None = None, count: int | None = None, index: int | None
             coordinator_address=address,
             num_processes=count,
             process_id=index,
-            initialization_timeout=_JOINING,
+            initialization_timeout=JOINING,
         )
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
@@ -59,6 +65,28 @@ def join(address: str | None = None, count: int | None = None, index: int | None
         raise UserError(
             f"the processes of this run did not come together: {_first_line(error)}."
         ) from error
+
+
+def _parsed(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise UserError(f"coordinator_address is {address!r}; it is HOST:PORT, like 10.0.0.1:1234.")
+    return host, int(port)
+
+
+def _wait_for(host: str, port: int) -> None:
+    end = time.monotonic() + JOINING
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"nobody listens at {host}:{port} after {JOINING} s ({error.strerror or error})"
+                    ": process 0 must run there."
+                ) from error
+        time.sleep(0.2)
 
 
 def joined() -> bool:
