@@ -6,6 +6,8 @@ import ast
 import signal
 import time
 
+import jax
+import numpy as np
 import pytest
 
 from flown_jax.errors import UserError
@@ -111,3 +113,26 @@ def test_sigterm_saves_and_leaves_within_seconds(tmp_path, count):
         toy.assert_equal(
             tree["state"], fit(toy.initial(), toy.step(), toy.batch_at, steps=done, name="toy")
         )
+
+
+def test_killed_inside_a_save_two_processes_end_as_one_unbroken(tmp_path):
+    """Each is killed once, while a checkpoint is being written; then both are started again."""
+    saved, killed = tmp_path / "saved", []
+    for victim in (1, 0, None):
+        running = together("train", tmp_path)
+        before = set(saved.glob("*.json"))
+        try:
+            while victim is not None and running[victim].poll() is None:
+                if any(saved.glob("*orbax*tmp*")) and set(saved.glob("*.json")) - before:
+                    running[victim].kill()
+                    killed.append(victim)
+                    break
+            found = ended(running)
+        finally:
+            for process in running:
+                process.kill()
+    assert killed == [1, 0] and [status for status, _, _ in found] == [0, 0], found
+    unbroken = fit(toy.initial(), toy.step(), toy.batch_at, steps=60, name="toy")
+    end = np.load(tmp_path / "end.npz")
+    for one, other in zip(end.values(), jax.tree.leaves(unbroken), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import sys
 import time
+from typing import Any
 
 from absl import flags
 
@@ -93,6 +94,22 @@ def do_batch(folder: pathlib.Path) -> None:
 
 def do_fit(folder: pathlib.Path) -> None:
     """A long training that saves seldom."""
+    _fit(folder, steps=100_000, save_every=90_000)
+
+
+def do_train(folder: pathlib.Path) -> None:
+    """A short one that saves often, to its end."""
+    import jax
+    import numpy as np
+
+    from flown_jax.training import parallel
+
+    state = _fit(folder, steps=60, save_every=2)
+    if parallel.leads():
+        np.savez(folder / "end.npz", *jax.tree.leaves(state))
+
+
+def _fit(folder: pathlib.Path, **how: int) -> Any:
     from flown_jax.training import Checkpoints, Records, fit
     from tests.training import toy
 
@@ -100,15 +117,14 @@ def do_fit(folder: pathlib.Path) -> None:
         time.sleep(0.01)
         return toy.batch_at(index)
 
-    fit(
+    return fit(
         toy.initial(),
         toy.step(devices=None),
         batch_at,
-        steps=100_000,
         name="toy",
         records=Records(folder, interval=0.2),
         checkpoints=Checkpoints(folder / "saved"),
-        save_every=90_000,
+        **how,
     )
 
 
