@@ -28,11 +28,11 @@ def standing(path: pathlib.Path, results: Mapping[str, Any], *files: str) -> dic
 
     Nothing is trusted that stands there: these results come from the stages themselves, which know
     the data that they were made from. Where and when they were made is told by those that stand.
+    Of a run of several processes, process 0 alone writes: for the others what it writes stands.
 
     Args:
       path: the folder. results: as the stages give them now.
       files: of the report, that must be there, too.
-    Of a run of several processes, process 0 alone writes: for the others what it writes stands.
     """
     if not leads():
         return json.loads(json.dumps(results))
