@@ -32,9 +32,12 @@ from flown_jax.networks.adaptation import PARTS
 from flown_jax.networks.batches import TARGETS
 from flown_jax.training.augmentation import augmentation
 from flown_jax.training.optimizers import SCHEDULES
+from flown_jax.training.parallel import shares
 from flown_jax.velocity.make import KINDS as VELOCITIES
 from flown_jax.velocity.task_unet import INJECTIONS
 
+# Trainings whose loss is a mean over the batch, which all devices share.
+_MEANS = ("backbone", "caml", "ddpm", "flow", "regression")
 _END = 2**31  # of whole numbers: seeds and counts are 32 bits wide in programs
 
 
@@ -292,7 +295,8 @@ def check_fields(config: ConfigDict, like: ConfigDict, where: str = "") -> None:
 
 
 def check_recipes(config: ConfigDict, where: str = "") -> None:
-    """Refuse recipes whose fields do not go together, such as a warm-up longer than the run.
+    """Refuse recipes whose fields do not go together, such as a warm-up longer than the run, or
+    whose batch the devices cannot share: before the stages that come before are trained.
 
     Args:
       config: with checked fields.
@@ -306,6 +310,9 @@ def check_recipes(config: ConfigDict, where: str = "") -> None:
                 recipe(config).chain()
             except ValueError as error:
                 raise UserError(f"{where}recipe does not fit: {error}") from error
+            mean = where.rstrip(".").split(".")[-1] in _MEANS
+            if mean and config.get("coupling", "independent") == "independent":
+                shares(part.batch, what=f"{where}recipe.batch")
         elif isinstance(part, ConfigDict):
             check_recipes(part, f"{where}{name}.")
 

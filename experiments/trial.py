@@ -14,7 +14,8 @@ A run of one ends with a table, and leaves it in the workdir as trial.json:
      "backend": "gpu", "devices": ["NVIDIA H200"],
      "stages": [{"name": "codec", "steps": 2, "step_seconds": 0.31, "compile_seconds": 40.2,
                  "batch": 128, "parameters": 83000000, "memory_gib": 5.1,
-                 "device_memory_gib": 21.4}, ...]}
+                 "device_memory_gib": 21.4, "footprint": {"devices": 1, "state_bytes": ...}},
+                ...]}
 
 in the order of training, written at each one's end; the fields of a stage are those of
 `flown_jax.training.paces.Pace`.
@@ -135,7 +136,8 @@ def run(
         finally:
             if (path / "config.json").exists():  # else it was refused before anything began
                 failed = " until the run failed" if sys.exc_info()[0] else ""
-                print(f"\nWhat was trained{failed}; memory is the largest so far:\n")
+                print(f"\nWhat was trained{failed}; step: a device's memory in it, as compiled;")
+                print("memory: the process's largest so far:\n")
                 print(table(_write(path, earlier, found, steps, cuts)))
                 print(f"{path / FILE} has the same", flush=True)
 
@@ -153,8 +155,8 @@ def sentence(cuts: Mapping[str, tuple[Any, Any]], steps: int) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Stages that trained, a line each."""
-    head = ("stage", "s/step", "compile s", "batch", "parameters", "memory GiB", "device GiB")
-    lines = [head]
+    head = ("stage", "s/step", "compile s", "batch", "parameters", "step GiB", "memory GiB")
+    lines: list[tuple[str, ...]] = [(*head, "device GiB")]
     for row in rows:
         batch, count = row["batch"], row["parameters"]
         lines.append(
@@ -164,11 +166,12 @@ def table(rows: list[dict[str, Any]]) -> str:
                 _number(row["compile_seconds"], "{:.1f}"),
                 _number(batch, "{}"),
                 _number(count, "{:,}"),
+                _number(_held(row.get("footprint")), "{:.2f}"),
                 _number(row["memory_gib"], "{:.2f}"),
                 _number(row["device_memory_gib"], "{:.2f}"),
             )
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
         for line in lines
@@ -271,6 +274,13 @@ def _put(config: ConfigDict, field: str, value: Any) -> None:
 
 def _whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _held(footprint: Mapping[str, int] | None) -> float | None:
+    """GiB that a step holds on a device."""
+    if footprint is None:
+        return None
+    return sum(footprint[f"{part}_bytes"] for part in ("state", "batch", "frozen", "work")) / 2**30
 
 
 def _number(value: Any, form: str) -> str:

@@ -92,7 +92,11 @@ def fit(
     current = place(state)
     window = _Window(name, start, checkpoints, keep=records is not None and log_every is not None)
     window.best = lambda: None if best is None or best.step < 0 else best.apply(state)
-    sizes = {"batch": batch, "parameters": sum(x.size for x in jax.tree.leaves(state.params))}
+    sizes: dict[str, Any] = {
+        "batch": batch,
+        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+        "footprint": lambda: getattr(step, "footprint", None),
+    }
     shown = (
         records.progress(name, steps, start, timed=True, **sizes)
         if records is not None
@@ -100,7 +104,10 @@ def fit(
     )
     with shown as update, stopping.saving() as wish:
         for index in range(start, steps):
-            current, metrics = step(current, batch_at(index))
+            examples = batch_at(index)
+            if index == start and paces.measuring() and hasattr(step, "plan"):
+                step.plan(current, examples)
+            current, metrics = step(current, examples)
             window.add(metrics)
             done = index + 1
             wish.unsaved = checkpoints is not None

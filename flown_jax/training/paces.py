@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from flown_jax.training.parallel import peak_device_memory_gib
+from flown_jax.training.parallel import Footprint, peak_device_memory_gib
 
 _COMPILING = "/jax/core/compile/"  # tracing, lowering and compiling
 # The list of whoever measures, and what is told of it.
@@ -43,6 +43,8 @@ class Pace:
       batch: examples a step. parameters: that are trained. None where the training does not tell.
       memory_gib: largest resident memory of the process so far.
       device_memory_gib: largest memory in use of a device so far; None where it does not tell.
+      footprint: the memory of a step as its compiler plans it; None where no step was compiled
+        for whole batches, as for networks that are trained side by side.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Pace:
     parameters: int | None
     memory_gib: float
     device_memory_gib: float | None
+    footprint: Footprint | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values, rounded; null for no number."""
@@ -88,12 +91,18 @@ class Stopwatch:
     Args:
       name: of the training. start: step from which it goes on.
       batch, parameters: as in `Pace`.
+      footprint: gives what `Pace` has, at the end.
     """
 
     def __init__(
-        self, name: str, start: int, batch: int | None = None, parameters: int | None = None
+        self,
+        name: str,
+        start: int,
+        batch: int | None = None,
+        parameters: int | None = None,
+        footprint: Callable[[], Footprint | None] = lambda: None,
     ) -> None:
-        self._name, self._sizes = name, (batch, parameters)
+        self._name, self._sizes, self._footprint = name, (batch, parameters), footprint
         self._begun = time.time()
         self._first: tuple[int, float] | None = None
         self._start, self._last = start, (start, self._begun)
@@ -129,6 +138,7 @@ class Stopwatch:
                 parameters,
                 memory_gib,
                 peak_device_memory_gib(),
+                self._footprint(),
             )
         )
         if tell is not None:

@@ -20,7 +20,7 @@ from flown_jax import __version__
 from flown_jax.errors import UserError
 from flown_jax.files import write_bytes, writing
 from flown_jax.training.paces import Stopwatch
-from flown_jax.training.parallel import describe_devices, leads
+from flown_jax.training.parallel import Footprint, describe_devices, leads
 
 Update = Callable[..., None]
 _WINDOW = 60.0  # seconds whose steps make the rate
@@ -95,6 +95,7 @@ class Records:
         timed: bool = False,
         batch: int | None = None,
         parameters: int | None = None,
+        footprint: Callable[[], Footprint | None] = lambda: None,
     ) -> Iterator[Update]:
         """A context whose value is `update(step, metrics={})`: shows the stage's name, the step,
         the rate and the time left.
@@ -104,11 +105,11 @@ class Records:
           steps: the last step.
           start: the step from which this run goes on.
           timed: a training, whose pace is told to whoever measures paces; with
-          batch, parameters: examples a step and trained parameters, where they are known.
+          batch, parameters, footprint: as `paces.Stopwatch` takes them, where they are known.
         """
         stream = self._stream or sys.stderr
         show = _bar if stream.isatty() else _lines
-        watch = Stopwatch(name, start, batch, parameters)
+        watch = Stopwatch(name, start, batch, parameters, footprint)
         with show(stream, name, steps, start, self._interval) as update:
 
             def seen(step: int, metrics: Mapping[str, Any] | None = None) -> None:

@@ -184,7 +184,7 @@ class _Run:
         batch_at: Any,
         snapshots: _Snapshots,
         every: int,
-        sizes: Mapping[str, int],
+        sizes: Mapping[str, Any],
     ) -> None:
         self.context, self.step, self.batch_at, self.sizes = context, step, batch_at, sizes
         self.snapshots, self.every = snapshots, every

@@ -10,12 +10,13 @@ from ml_collections import ConfigDict
 from configs import fsl, predict_accuracy, reconstruct, retrieval, trajectory, zoo
 from experiments.command import fields_of
 from experiments.fewshot import check as fewshot_check
-from experiments.fields import FLAG, check_at_most, check_fields, rule
+from experiments.fields import FLAG, check_at_most, check_fields, check_recipes, rule
 from experiments.reconstruct import check as reconstruct_check
 from experiments.retrieval import check as retrieval_check
 from experiments.train_trajectory import check as trajectory_check
 from experiments.train_zoo import check as zoo_check
 from flown_jax.errors import UserError
+from flown_jax.training.parallel import steps
 from tests.experiments.walk import changed
 
 VARIANTS = {
@@ -160,3 +161,19 @@ def test_two_fields_that_belong_together():
     check_at_most(ConfigDict({"a": {"b": 2}, "c": 2}), "a.b", "c")
     with pytest.raises(UserError, match=r"a.b is 3; it must be at most c, which is 2."):
         check_at_most(ConfigDict({"a": {"b": 3}, "c": 2}), "a.b", "c")
+
+
+def test_a_batch_that_devices_cannot_share_is_refused_before_anything_is_trained(monkeypatch):
+    """But for losses that look at their batch as a whole, which stays on one device."""
+    monkeypatch.setattr(steps, "_chosen", lambda devices: [None] * (devices or 3))
+    batches = {"backbone": 15, "caml": 3, "codec": 15, "flow": 15, "ddpm": 15, "regression": 15}
+    fields = {f"{part}.recipe.batch": size for part, size in batches.items()}
+    config = changed(fsl.get_config("tiny"), fields)
+    fewshot_check.check(config)
+    for part in ("backbone", "caml", "flow"):
+        wrong = changed(config, {f"{part}.recipe.batch": 16})
+        sentence = f"^{part}.recipe.batch: batch size 16 cannot be shared equally by 3 devices; "
+        with pytest.raises(UserError, match=sentence):
+            fewshot_check.check(wrong)
+    paired = {"flow.coupling": "exact_ot", "flow.recipe.batch": 16}
+    check_recipes(changed(config, paired))

@@ -1,6 +1,7 @@
 """Kills a job at random moments until it finishes, and compares what comes out.
 
-    python -m tests.parallel.kills --times=50 --seed=0          # both tiny jobs, minutes
+    python -m tests.parallel.kills --times=50 --seed=0          # both tiny jobs, an hour
+    python -m tests.parallel.kills --times=10 --signal=TERM
 
 Each job runs unbroken first, in one process and in two with two fake devices each. Then it is run
 in new folders and killed (SIGKILL; of two processes the first, the second or both) so many times in
@@ -8,6 +9,10 @@ all: after a time drawn from the unbroken run's, or as soon as a checkpoint or a
 written. A killed job is started again with the same command; when it ends, its results are compared
 with the unbroken run's: bit for bit of one process, within 1e-3 of two, whose sums and those of one
 differ in order. A line for each kill and each comparison; the exit status says whether all held.
+
+SIGTERM in place of SIGKILL goes to the same processes. All must leave with 143, or 3 where another
+process got it outside of a training, within the time that schedulers grant, and the training that
+was under way must have saved no less than its records tell: nothing written down is done again.
 """
 
 from __future__ import annotations
@@ -21,14 +26,18 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from flown_jax.training.checkpoints import Checkpoints
+from flown_jax.training.records import read_metrics
 from tests.parallel.several import NOISE, flags, start
 
 JOBS = {"fewshot": "configs/fsl.py:tiny", "retrieval": "configs/retrieval.py:tiny"}
 TOLERANCE = 1e-3
 _POLL = 0.005  # seconds
 _LIMIT = 1200.0  # seconds of one start
+_GRANTED = 30.0  # seconds between SIGTERM and SIGKILL: SLURM, Kubernetes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +93,14 @@ def finish(job: Job) -> float:
     return time.monotonic() - begun
 
 
-def kill(job: Job, draw: random.Random, seconds: float) -> str | None:
-    """Start the job and kill it; how, or None where it ended before that."""
+def kill(
+    job: Job, draw: random.Random, seconds: float, number: signal.Signals = signal.SIGKILL
+) -> str | None:
+    """Start the job and send it a signal; how, or None where it ended before that.
+
+    Raises:
+      RuntimeError: it did not end on SIGTERM as it should.
+    """
     running, begun = job.start(), time.monotonic()
     inside, after = draw.random() < 0.4, draw.uniform(0.05, 0.7) * seconds
     earliest = draw.uniform(0.2, 0.6) * seconds if inside else after
@@ -103,11 +118,35 @@ def kill(job: Job, draw: random.Random, seconds: float) -> str | None:
         time.sleep(_POLL)
     for index in victims:
         if running[index].poll() is None:
-            os.kill(running[index].pid, signal.SIGKILL)
+            os.kill(running[index].pid, number)
+    sent = time.monotonic()
     for process in running:
         process.wait(_LIMIT)
     who = "" if len(running) == 1 else f", process {' and '.join(str(v) for v in victims)}"
-    return f"{how}{who}, {passed:.1f} s"
+    told = f"{how}{who}, {passed:.1f} s"
+    if number == signal.SIGKILL:
+        return told
+    left, statuses = time.monotonic() - sent, [process.returncode for process in running]
+    told += f", left after {left:.1f} s with {' and '.join(map(str, statuses))}{_saved(job)}"
+    if not {143} <= set(statuses) <= {143, 3} or left > _GRANTED:
+        raise RuntimeError(f"{job}: {told}: {_end(job)}")
+    return told
+
+
+def _saved(job: Job) -> str:
+    """Of each training that is under way: the step that is saved and the last that was recorded."""
+    last: dict[str, int] = {}
+    for record in read_metrics(job.workdir):
+        last[record["stage"]] = record["step"]
+    told = ""
+    for progress in sorted(job.folder.rglob("progress")):
+        name = progress.parent.name
+        found = [Checkpoints(place).latest() for place in progress.iterdir() if place.is_dir()]
+        saved = max((step for step in found if step is not None), default=0)
+        told += f", {name} saved at step {saved}, recorded to {last.get(name, 0)}"
+        if saved < last.get(name, 0):
+            raise RuntimeError(f"{job}: steps are done again{told}")
+    return told
 
 
 def _being_written(folder: Path) -> str | None:
@@ -140,36 +179,45 @@ def same(job: Job, wanted: dict[tuple, float], exact: bool) -> str:
     return ""
 
 
-def run(jobs: list[str], times: int, seed: int, root: Path, more: tuple[str, ...] = ()) -> bool:
+def run(
+    jobs: list[str],
+    times: int,
+    seed: int,
+    root: Path,
+    more: tuple[str, ...] = (),
+    number: signal.Signals = signal.SIGKILL,
+    processes: Sequence[int] = (1, 2),
+) -> bool:
     """Whether every job came out as unbroken.
 
     Args:
       times: kills in all, shared by the jobs in one process and in two.
-      more: arguments of every command.
+      more: arguments of every command. number: of the signal. processes: of a job, in turn.
     """
+    verb = "killed" if number == signal.SIGKILL else "stopped"
     draw, right = random.Random(seed), True
-    kinds = [(name, processes) for name in jobs for processes in (1, 2)]
-    for place, (name, processes) in enumerate(kinds):
+    kinds = [(name, count) for name in jobs for count in processes]
+    for place, (name, count) in enumerate(kinds):
         left = times // len(kinds) + (place < times % len(kinds))
-        unbroken = Job(name, processes, root / f"{name}-{processes}-unbroken", more)
+        unbroken = Job(name, count, root / f"{name}-{count}-unbroken", more)
         seconds = finish(unbroken)
         wanted = unbroken.results()
-        print(f"{name} in {processes}: unbroken in {seconds:.0f} s", flush=True)
+        print(f"{name} in {count}: unbroken in {seconds:.0f} s", flush=True)
         attempt = 0
         while left:
             attempt += 1
-            job = Job(name, processes, root / f"{name}-{processes}-{attempt}", more)
+            job = Job(name, count, root / f"{name}-{count}-{attempt}", more)
             for _ in range(min(left, draw.randint(2, 6))):
-                how = kill(job, draw, seconds)
+                how = kill(job, draw, seconds, number)
                 if how is None:
                     break
                 left -= 1
-                print(f"{name} in {processes}, run {attempt}: killed {how}", flush=True)
+                print(f"{name} in {count}, run {attempt}: {verb} {how}", flush=True)
             finish(job)
-            different = same(job, wanted, exact=processes == 1)
+            different = same(job, wanted, exact=count == 1)
             right &= not different
             found = f"DIFFERS: {different}" if different else "as unbroken"
-            print(f"{name} in {processes}, run {attempt}: {found}", flush=True)
+            print(f"{name} in {count}, run {attempt}: {found}", flush=True)
     return right
 
 
@@ -178,13 +226,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.parallel.kills", description=__doc__)
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
+    parser.add_argument("--processes", nargs="+", type=int, choices=[1, 2], default=[1, 2])
     parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         # What was compiled once is there when the job goes on: more kills an hour.
         os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/compiled"
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        right = run(given.jobs, given.times, given.seed, Path(folder))
+        number = signal.Signals[f"SIG{given.signal}"]
+        right = run(
+            given.jobs,
+            given.times,
+            given.seed,
+            Path(folder),
+            number=number,
+            processes=given.processes,
+        )
     print("all came out as unbroken" if right else "NOT all came out as unbroken")
     sys.exit(not right)
 

@@ -86,3 +86,31 @@ def test_spans_of_compilation_that_lie_in_one_another_count_once(monkeypatch):
     assert paces.compiled(0.0, 10.0) == 6.0
     assert paces.compiled(2.5, 5.5) == 2.0
     assert paces.compiled(10.0, 15.0) == 0.0
+
+
+def test_a_steps_memory_is_told_and_planning_changes_nothing(records):
+    """Four floats an example go in, 40 come of them and are kept for the gradient."""
+    optimizer = optax.adam(0.1)
+    weights = {"w": jnp.full((4, 40), 0.1)}
+
+    def loss(params, key, batch, extra):
+        return jnp.mean(jnp.sin(jnp.sin(batch @ params["w"]))), ({}, extra)
+
+    def train(size, name):
+        step = compile_step(loss, optimizer, seed=0, devices=1)
+        state = TrainState.create(weights, optimizer, ema=False)
+        batch = jnp.ones((size, 4))
+        return fit(state, step, lambda i: batch, steps=3, name=name, records=records, batch=size)
+
+    unseen = train(500, "unseen")
+    with paces.measured() as found:
+        seen = train(500, "small")
+        train(1000, "large")
+    assert (seen.params["w"] == unseen.params["w"]).all()
+    small, large = (pace.footprint for pace in found)
+    assert small.devices == 1 and small.parameter_bytes == 4 * 40 * 4
+    assert 0 <= small.state_bytes - 3 * small.parameter_bytes < 100  # two moments and counters
+    assert (small.batch_bytes, small.frozen_bytes) == (500 * 4 * 4, 0)
+    kept = (large.work_bytes - small.work_bytes) / 500
+    assert 40 * 4 <= kept <= 4 * 40 * 4
+    assert found[0].to_dict()["footprint"]["work_bytes"] == small.work_bytes

@@ -27,6 +27,7 @@ from flown_jax.training.parallel.processes import (
 from flown_jax.training.parallel.sharing import share_out, spread
 from flown_jax.training.parallel.steps import (
     CompiledStep,
+    Footprint,
     compile_step,
     replicate,
     shares,
@@ -35,6 +36,7 @@ from flown_jax.training.parallel.steps import (
 
 __all__ = [
     "CompiledStep",
+    "Footprint",
     "OverModels",
     "agree",
     "compile_step",

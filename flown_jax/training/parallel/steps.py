@@ -6,6 +6,7 @@ with an equal part of the batch and a replica of the state. Nobody outside needs
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -49,12 +50,39 @@ def shares(size: int, *, what: str, devices: int | None = None) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """What a compiled step holds on each of its devices, in bytes, as the compiler plans it.
+
+    Attributes:
+      devices: that share the batch.
+      parameter_bytes: that are trained.
+      state_bytes: parameters, their mean, the optimizer's moments, statistics.
+      batch_bytes: a device's part of the batch.
+      frozen_bytes: arrays that the loss needs and does not train.
+      work_bytes: gradients and activations, and what the compiler puts beside them; what libraries
+        of kernels take for themselves is not among them.
+    """
+
+    devices: int
+    parameter_bytes: int
+    state_bytes: int
+    batch_bytes: int
+    frozen_bytes: int
+    work_bytes: int
+
+
 class CompiledStep:
     """A step with its devices: `step(state, batch) -> (state, metrics)`.
 
     The state that goes in comes from `place` or from the step itself, and is used up: its
     buffers become the new state's. `collect` gives a copy that lasts.
+
+    Attributes:
+      footprint: the memory of a step; None before `plan`.
     """
+
+    footprint: Footprint | None = None
 
     def __init__(self, function: Any, devices: list[jax.Device], frozen: PyTree = None) -> None:
         self._function = function
@@ -98,6 +126,29 @@ class CompiledStep:
             return self._function(state, batch, self._frozen)
         out = self._function(state, self._split(batch), self._frozen)
         return jax.block_until_ready(out) if self._wait else out
+
+    def plan(self, state: TrainState, batch: PyTree) -> Footprint:
+        """Compile for a state and a batch like these, all that come, and tell the memory.
+
+        Args:
+          state, batch: as of a call; neither is used up.
+        Raises:
+          UserError: the devices cannot share the batch equally.
+        """
+        own = batch if self.device_count == 1 else self._split(batch)
+        compiled = self._function.lower(state, own, self._frozen).compile()
+        found = compiled.memory_analysis()
+        held = len(self._own) if self.device_count > 1 else 1  # devices whose arrays are in `state`
+        self._function = compiled
+        self.footprint = Footprint(
+            devices=self.device_count,
+            parameter_bytes=_bytes(state.params) // held,
+            state_bytes=_bytes(state) // held,
+            batch_bytes=_bytes(own) // held,
+            frozen_bytes=_bytes(self._frozen),
+            work_bytes=int(found.temp_size_in_bytes),
+        )
+        return self.footprint
 
     def _split(self, batch: PyTree) -> PyTree:
         """The parts of this process's devices."""
@@ -167,6 +218,10 @@ def compile_step(
         function = jax.jit(with_frozen, donate_argnums=0)
         frozen = jax.device_put(frozen, chosen[0])
     return CompiledStep(function, chosen, frozen)
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(np.size(leaf) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _chosen(devices: int | None) -> list[jax.Device]:
