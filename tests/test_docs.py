@@ -47,8 +47,6 @@ def test_links_lead_to_files_and_headings(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_lines_of_python_import_what_there_is(page):
     for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
-        if block.startswith("--8<--"):  # a file of its own, which is run below
-            continue
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module.startswith("flown_jax"):
                 module = importlib.import_module(node.module)
@@ -59,10 +57,10 @@ def test_lines_of_python_import_what_there_is(page):
                         assert hasattr(module, alias.name), f"{page.name}: {alias.name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
-def test_files_that_pages_include_are_there(page):
-    for name in re.findall(r'--8<-- "(.*?)"', page.read_text()):
-        assert (DOCS / name).exists(), f"{page.name}: {name}"
+def test_every_script_stands_on_its_page():
+    for script in [*DOCS.glob("start/*.py"), *DOCS.glob("tutorials/*.py")]:
+        wanted = f'--8<-- "{script.relative_to(DOCS)}"'
+        assert wanted in script.with_suffix(".md").read_text(), script.name
 
 
 def test_no_page_is_the_front_once_more():
