@@ -100,3 +100,11 @@ def test_the_memorising_sampler_returns_its_data(tmp_path):
     rows = script["main"](steps=(5, 20), widths=(8,), samples=16, folder=tmp_path)
     assert (tmp_path / "memorising_sampler.png").exists()
     assert rows["exact"] < 1e-3 < rows["trained, 5 steps, 8 wide"]
+
+
+def test_the_audit_finds_copies_in_disguise_where_units_are_matched():
+    script = runpy.run_path(str(DOCS / "tutorials" / "novelty_audit.py"))
+    found = script["main"](folder=str(ROOT / "zoos" / "mnist_short"), members=8, samples=4)
+    name = "copies, in another order of their units"
+    assert found[name, "as they are"]["copies"] == 0 and found[name, "units matched"]["copies"] == 4
+    assert found["other seeds", "units matched"]["copies"] == 0
