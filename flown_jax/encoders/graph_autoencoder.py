@@ -3,7 +3,7 @@
 Graph in, moments of a latent map out, and from there the decoder of any other weight autoencoder:
 the encoder is the one thing that changes. What is decoded has the order of units that the training
 networks have. Networks that differ in the order of their units alone have one latent, so that zoos
-of many seeds, each in an order of its own, can only be memorised (docs/graphs.md).
+of many seeds, each in an order of its own, can only be memorised (docs/studies/graphs.md).
 """
 
 from __future__ import annotations
