@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.compare.runs import Run, check_alike
+from experiments.runs import Run, check_alike
 from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import interval
 
