@@ -92,6 +92,18 @@ _ON_SCREEN = ("accuracy", "accuracy_minus_probe", "nll", "nll_tempered", "ece")
 _DIFFERENCE = "accuracy_minus_"
 
 
+def chosen_on_test(method: str, metric: str = "") -> bool:
+    """Whether a figure takes the best by test labels: a statistic of the paper's, and no result.
+
+    Args:
+      method: of a row. metric: of the row.
+    """
+    return method.endswith("_query") or metric.startswith(("accuracy_top5", "accuracy_max"))
+
+
+CHOSEN_HEADINGS = frozenset(words[0] for m, words in _METRICS.items() if chosen_on_test("", m))
+
+
 def pivot(rows: Iterable[Row], set_name: str, table: str) -> dict[str, dict[str, Cell]]:
     """Method -> metric -> (value, half width) of one set and table, in the order of the rows."""
     cells: dict[str, dict[str, Cell]] = {}
@@ -133,6 +145,11 @@ def columns(cells: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     epochs = sorted((m for m in present if m.startswith(_EPOCH)), key=_epoch)
     known = epochs + [metric for metric in _METRICS if metric in present]
     return known + [metric for metric in present if metric not in known]
+
+
+def heading(metric: str) -> str:
+    """What a table calls a metric."""
+    return _form(metric)[0]
 
 
 def _form(metric: str) -> tuple[str, float, int | None]:
