@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.runs import Run, check_alike
@@ -68,7 +68,7 @@ def _mean(rows: list[Row]) -> Row:
     }
 
 
-def over_words(row: Row) -> str:
+def over_words(row: Mapping[str, Any]) -> str:
     """What the ± of a mean row are over."""
     parts = []
     if row["ci95"] is not None:

@@ -29,10 +29,10 @@ _STYLE = (
     # The first column stays while the others pass below it.
     "td:first-child,th:first-child{position:sticky;left:0;background:var(--page);padding-left:0;"
     "max-width:16rem}"
-    "sup{line-height:0}sup a{text-decoration:none;padding:0 .15rem}"
+    "code{font-size:.95em}sup{line-height:0}sup a{text-decoration:none;padding:0 .15rem}"
     "figure{margin:1.5rem 0}img{max-width:100%;background:#fff;border-radius:4px}"
     "figcaption,.notes{color:var(--quiet);font-size:.9rem}"
-    "@media(max-width:40rem){body{margin-top:1rem}figure img{max-width:none;width:40rem}"
+    "@media(max-width:40rem){body{margin-top:1rem}figure img{max-width:40rem}"
     "td:first-child,th:first-child{max-width:8.5rem}td,th{padding:.25rem .5rem}}"
 )
 
@@ -125,5 +125,6 @@ def _row(tag: str, cells: Sequence[str], numbers: Sequence[bool]) -> str:
 
 def _text(text: str) -> str:
     """Escaped, and a number stays in one line with its unit and its interval."""
-    text = re.sub(r"(?<=\d) (?=%|points?\b|s\b|GiB\b)|(?<=[\d%]) (?=± ?\d)", "\u00a0", text)
-    return html.escape(re.sub(r"± (?=\d)", "±\u00a0", text), quote=False)
+    text = re.sub(r" (?=%)|(?<=\d) (?=points?\b|s\b|GiB\b)|(?<=[\d%]) (?=± ?\d)", "\u00a0", text)
+    text = html.escape(re.sub(r"± (?=\d)", "±\u00a0", text), quote=False)
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)

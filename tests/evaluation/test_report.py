@@ -58,7 +58,7 @@ def test_the_page_carries_tables_and_pictures_with_it(tmp_path):
         "± over < 9",
     ]
     heads = [text for tag, text in found.texts if tag == "th"]
-    assert heads == ["method", "accuracy %", "minus probe", "NLL", "ECE %"]
+    assert heads == ["method", "accuracy\u00a0%", "minus probe", "NLL", "ECE\u00a0%"]
     cells = [text for tag, text in found.texts if tag == "td"]
     assert cells[:3] == ["linear_", "probe", "50.0\u00a0±\u00a02.0"]
     # A missing figure keeps its cell.
@@ -76,11 +76,11 @@ def cells_of(page: str, tag: str = "td") -> list[str]:
 def test_a_number_never_breaks_and_words_do():
     table = "| method | rate | what |\n|---|---|---|\n| `a` | 3.5e-4 ± 1 | 5 or so |\n"
     table += "| `b` |  | words |"
-    page = html_page("t", "It has 84.1 % ± 1.0 points in 3 s.", {"h": table}, {})
+    page = html_page("t", "`It` has 84.1 % ± 1.0 points in 3 s.", {"h": table}, {})
     marked = [bool(number) for number, _ in cells_of(page)]
     assert marked == [False, True, False] * 2
     assert "td.n{white-space:nowrap}" in page
-    assert "84.1\u00a0%\u00a0±\u00a01.0\u00a0points in 3\u00a0s." in page
+    assert "<code>It</code> has 84.1\u00a0%\u00a0±\u00a01.0\u00a0points in 3\u00a0s." in page
     assert "td:first-child,th:first-child{position:sticky" in page
     assert "prefers-color-scheme:dark" in page
 
@@ -91,7 +91,7 @@ def test_what_takes_the_best_by_test_labels_is_marked():
     assert cells_of(page)[0][1].endswith("query †")
     assert [text for _, text in cells_of(page, "th")][:3] == [
         "method",
-        "accuracy %",
+        "accuracy\u00a0%",
         "top 5 †",
     ]
     assert page.count("takes the best by test labels") == 1
