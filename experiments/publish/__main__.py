@@ -18,7 +18,8 @@ from typing import Any
 
 from experiments import command
 from experiments.means import mean_rows
-from experiments.publish import collect, page, pictures, stored
+from experiments.publish import collect, page, stored
+from experiments.publish.pictures import Picture, copied, pictures
 from flown_jax.errors import UserError
 from flown_jax.files import write_bytes, writing
 
@@ -54,7 +55,7 @@ def publish(workdirs: Sequence[Path], to: Path, name: str | None = None) -> list
         _check_name(to, of, content)
     for of, content in found.items():
         folder = to / "figures" / of
-        content["figures"] = pictures.copied(content, Path(content.pop("where")), folder)
+        content["figures"] = copied(content, Path(content.pop("where")), folder)
         _write(_kept(to, of), stored.to_bytes(content))
     for of in found:
         write(to, of)
@@ -79,11 +80,23 @@ def again(to: Path) -> list[str]:
 
 def write(to: Path, name: str) -> None:
     """One page and its figures, from its rows."""
-    content = stored.from_file(_kept(to, name))
-    rows = mean_rows([{**run, **_common(content)} for run in content["runs"]])
-    drawn = pictures.drawn(content, rows, to / "figures" / name)
-    text = page.text(name, content, rows, {**drawn, **content.get("figures", {})})
+    text, drawn, shown = made(name, stored.from_file(_kept(to, name)))
+    folder = to / "figures" / name
+    for file, picture in drawn.items():
+        picture.draw(folder / file)
+    for path in folder.glob("*.png"):
+        if path.name not in shown:  # of an earlier page
+            path.unlink()
     _write(to / f"{name}.md", text.encode())
+
+
+def made(name: str, content: dict[str, Any]) -> tuple[str, dict[str, Picture], list[str]]:
+    """The text of a page, the figures that are drawn for it, and the names of all its figures."""
+    rows = mean_rows([{**run, **_common(content)} for run in content["runs"]])
+    drawn = pictures(content, rows)
+    captions = {file: picture.caption for file, picture in drawn.items()}
+    captions |= content.get("figures", {})
+    return page.text(name, content, rows, captions), drawn, list(captions)
 
 
 def _common(content: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
+import functools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +34,37 @@ _DRAWN = {
     "train_trajectory": {"zoo.png": "Accuracies, tensors and distances of the zoo."},
     "novelty": {"accuracy_against.png": "Accuracy against novelty and diversity."},
 }
+_DIVERSITIES = {
+    "diversity": "diversity",
+    "direction_diversity": "diversity of directions, which no length can buy",
+}
 _PANELS = 3  # of a forest plot
 
 
-def drawn(page: Mapping[str, Any], rows: Sequence[Row], folder: Path) -> dict[str, str]:
-    """Draws what the rows have; file name -> caption, in the order of the page.
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure: its caption, and what draws it into a file."""
+
+    caption: str
+    draw: Callable[[Path], None]
+
+
+def pictures(page: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Picture]:
+    """What can be drawn of the rows; file name -> picture, in the order of the page.
 
     Args:
-      page: as `collect.pages` makes it. rows: means over its runs. folder: of the figures.
+      page: as `collect.pages` makes it. rows: means over its runs.
     """
-    captions: dict[str, str] = {}
-    for table in dict.fromkeys(row["table"] for row in rows):
+    found: dict[str, Picture] = {}
+    names = list(dict.fromkeys(row["table"] for row in rows))
+    for table in names:
         of = [row for row in rows if row["table"] == table]
-        name = f"{table.replace(' ', '-')}" if len({r["table"] for r in rows}) > 1 else ""
-        _forests(page, of, table, folder, captions, name)
-        _diversities(page, of, table, folder, captions, name)
-        _fine_tuning(page, of, folder, captions)
-    return captions
+        # Of a few-shot run's settings each has its own; of other tables one has a figure.
+        several = page["experiment"] == "fewshot" and len(names) > 1
+        found |= _forests(page, of, table if several else "")
+        found |= _diversities(of, short_titles(page, (row["set"] for row in of)), table)
+        found |= _fine_tuning(page, of)
+    return found
 
 
 def copied(page: Mapping[str, Any], workdir: Path, folder: Path) -> dict[str, str]:
@@ -68,62 +84,69 @@ def copied(page: Mapping[str, Any], workdir: Path, folder: Path) -> dict[str, st
     return found
 
 
-def _forests(
-    page: Mapping[str, Any],
-    rows: Sequence[Row],
-    table: str,
-    folder: Path,
-    captions: dict[str, str],
-    name: str,
-) -> None:
-    metrics = {row["metric"] for row in rows}
+def _forests(page: Mapping[str, Any], rows: Sequence[Row], setting: str) -> dict[str, Picture]:
+    """Differences to the row that a table refers to, and those of the headline to its rivals.
+
+    Args:
+      rows: of one table. setting: its name where others have such figures, too, else "".
+    """
+    metrics, table = {row["metric"] for row in rows}, rows[0]["table"]
     metric = next((m for m in quantities.REFERENCES if m in metrics), None)
-    words = f"{table}. " if name else ""
     if metric is not None:
         of = quantities.REFERENCES[metric]
         found = [row for row in rows if row["metric"] == metric and row["method"] != of]
-        text = f"{words}{quantities.title(metric)}, of every method."
+        text = f"{quantities.title(metric)}, of every method."
     else:
         found = [row for row in differences(page["runs"]) if row["table"] == table]
         if not found or len(page["runs"]) < 2:
-            return
+            return {}
         metric, of = found[0]["metric"], found[0]["against"]
-        text = f"{words}Accuracy minus that of `{of}` in the same run, points."
+        text = f"{_title(metric)} minus that of `{of}` in the same run, points."
     factor = 100 if metric.startswith("accuracy") else 1
     label = f"difference to {of}" + (", points" if factor == 100 else "")
-    _forest(page, found, "forest", folder, captions, name, (label, text, factor))
+    made = _forest(page, found, ("forest", setting), (label, text, factor))
     own = [
         {**row, "method": tables.heading(row["metric"]).removeprefix("minus ")}
         for row in rows
         if row["method"] == quantities.HEADLINE and row["metric"].startswith(quantities.MINUS)
     ]
     if own:
-        text = f"{words}Accuracy of `{quantities.HEADLINE}` minus that of each rival, points."
+        text = f"Accuracy of `{quantities.HEADLINE}` minus that of each rival, points."
         label = f"{quantities.HEADLINE} minus rival, points"
-        _forest(page, own, "rivals", folder, captions, name, (label, text, 100))
+        made |= _forest(page, own, ("rivals", setting), (label, text, 100))
+    return made
+
+
+def _title(metric: str) -> str:
+    if metric.startswith(quantities.EPOCH):
+        return f"Accuracy after {tables.heading(metric).removeprefix('epoch ')} epochs"
+    return "Accuracy"
 
 
 def _forest(
     page: Mapping[str, Any],
     rows: Sequence[Row],
-    kind: str,
-    folder: Path,
-    captions: dict[str, str],
-    name: str,
+    name: tuple[str, str],
     words: tuple[str, str, int],
-) -> None:
-    label, text, factor = words
-    titles = short_titles(page, (row["set"] for row in rows))
-    panels = {
-        title: [_difference(row, factor) for row in rows if row["set"] == of]
-        for of, title in titles.items()
-    }
-    keys = list(panels)
-    for i in range(0, len(keys), _PANELS):
-        part = f"{i // _PANELS + 1}" if len(keys) > _PANELS else ""
-        file = "-".join(word for word in (kind, name, part) if word) + ".png"
-        forest(folder / file, {key: panels[key] for key in keys[i : i + _PANELS]}, label)
-        captions[file] = text
+) -> dict[str, Picture]:
+    """A picture of a few sets' panels, and others of the next ones.
+
+    Args:
+      name: kind and setting. words: label of the axis, caption, factor of the values.
+    """
+    (kind, setting), (label, text, factor) = name, words
+    titles = list(short_titles(page, (row["set"] for row in rows)).items())
+    made = {}
+    for i in range(0, len(titles), _PANELS):
+        panels = {
+            title: [_difference(row, factor) for row in rows if row["set"] == of]
+            for of, title in titles[i : i + _PANELS]
+        }
+        part = f"{i // _PANELS + 1}" if len(titles) > _PANELS else ""
+        file = "-".join(word.replace(" ", "-") for word in (kind, setting, part) if word) + ".png"
+        caption = f"{setting}. {text}" if setting else text
+        made[file] = Picture(caption, functools.partial(forest, panels=panels, x_label=label))
+    return made
 
 
 def _difference(row: Row, factor: float) -> Difference:
@@ -137,50 +160,35 @@ def _difference(row: Row, factor: float) -> Difference:
     return Difference(f"{method}{' †' * chosen}", factor * row["value"], *halves, kind)
 
 
-def _diversities(
-    page: Mapping[str, Any],
-    rows: Sequence[Row],
-    table: str,
-    folder: Path,
-    captions: dict[str, str],
-    name: str,
-) -> None:
-    metrics = {row["metric"] for row in rows}
-    sets = short_titles(page, (row["set"] for row in rows if row["metric"] == "diversity"))
-    for metric, words in (
-        ("diversity", "diversity"),
-        ("direction_diversity", "diversity of directions, which no length can buy"),
-    ):
-        if {metric, "accuracy"} <= metrics:
-            file = "-".join(word for word in ("accuracy-against", metric, name) if word) + ".png"
-            figures.accuracy_against_diversity(folder / file, rows, sets, table, metric=metric)
-            captions[file] = (
-                f"Accuracy against {words}; dotted: the mean of the zoo's own networks where they "
-                "are in the table."
-            )
+def _diversities(rows: Sequence[Row], titles: Mapping[str, str], table: str) -> dict[str, Picture]:
+    """Accuracy against diversity, of a table that has both."""
+    made = {}
+    for metric, words in _DIVERSITIES.items():
+        there = {row["set"] for row in rows if row["metric"] == metric}
+        there &= {row["set"] for row in rows if row["metric"] == "accuracy"}
+        if sets := {name: title for name, title in titles.items() if name in there}:
+            file = f"accuracy-against-{metric.replace('_', '-')}.png"
+            caption = f"Accuracy against {words}; dotted: the zoo's own, where they are a row."
+            given: dict[str, Any] = {"rows": rows, "sets": sets, "table": table, "metric": metric}
+            draw = functools.partial(figures.accuracy_against_diversity, **given)
+            made[file] = Picture(caption, draw)
+    return made
 
 
-def _fine_tuning(
-    page: Mapping[str, Any], rows: Sequence[Row], folder: Path, captions: dict[str, str]
-) -> None:
-    epochs = {row["metric"]: int(row["metric"].removeprefix(quantities.EPOCH)) for row in rows
-              if row["metric"].startswith(quantities.EPOCH)}  # fmt: skip
-    if len(epochs) < 2:
-        return
-    titles = short_titles(page, (row["set"] for row in rows))
+def _fine_tuning(page: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Picture]:
+    """Accuracies while starts are trained on."""
+    length = len(quantities.EPOCH)
+    found = [row for row in rows if row["metric"].startswith(quantities.EPOCH)]
+    if len({row["metric"] for row in found}) < 2:
+        return {}
     curves: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for row in sorted(
-        (r for r in rows if r["metric"] in epochs), key=lambda r: epochs[r["metric"]]
-    ):
+    for row in sorted(found, key=lambda row: int(row["metric"][length:])):
         of = curves.setdefault(row["set"], {})
         curve = of.setdefault(row["method"], {"epochs": [], "mean": [], "std": []})
-        half = row["ci95"] if row["seeds"] is None else row["seeds"]
-        for key, value in zip(
-            curve, (epochs[row["metric"]], row["value"], half or 0.0), strict=True
-        ):
+        for key, value in (("epochs", int(row["metric"][length:])), ("mean", row["value"])):
             curve[key].append(value)
-    figures.fine_tuning(folder / "fine-tuning.png", curves, titles)
-    over = "seeds" if len(page["runs"]) > 1 else "networks"
-    captions["fine-tuning.png"] = (
-        f"Accuracy while starts are trained on; bands: 95 % interval over {over}."
-    )
+        curve["std"].append(0.0)  # few runs have bands that hide the lines
+    titles = short_titles(page, (row["set"] for row in rows))
+    caption = "Accuracy while starts are trained on; intervals: in the tables."
+    draw = functools.partial(figures.fine_tuning, curves=curves, titles=titles)
+    return {"fine-tuning.png": Picture(caption, draw)}

@@ -15,6 +15,7 @@ _OURS, _OTHER, _CHOSEN = "#1a66b3", "#5f6870", "#b9bec3"
 _SHARE = 0.75  # of the lines whose intervals lie within the axis at least
 _LEAST = 2.0  # half the axis at least
 _AIR = 1.15
+_ROOM = 0.15  # of it on the other side of zero at least
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ def forest(path: Path, panels: Mapping[str, Sequence[Difference]], x_label: str)
     labels = list(dict.fromkeys(each.label for lines in panels.values() for each in lines))
     size = (2.4 + 3.5 * len(panels), 1.3 + 0.26 * len(labels))
     figure, axes = new_figure(1, len(panels), size)
-    limit = _limit([each for lines in panels.values() for each in lines])
+    limits = _limits([each for lines in panels.values() for each in lines])
     for i, (axis, (title, lines)) in enumerate(zip(axes[0], panels.items(), strict=True)):
         axis.axvline(0, color="black", lw=0.9, zorder=0)
         for each in lines:
-            _line(axis, each, labels.index(each.label), limit)
-        axis.set_xlim(-limit, limit)
+            _line(axis, each, labels.index(each.label), limits)
+        axis.set_xlim(limits)
         axis.set_ylim(len(labels) - 0.4, -0.6)
         axis.set_yticks(range(len(labels)), labels if i == 0 else [""] * len(labels), fontsize=9)
         axis.set_xlabel(x_label, fontsize=9)
@@ -63,30 +64,33 @@ def forest(path: Path, panels: Mapping[str, Sequence[Difference]], x_label: str)
     save_figure(figure, path)
 
 
-def _limit(lines: Sequence[Difference]) -> float:
-    """Half the axis: most intervals whole, however far the others lie."""
-    ends = [abs(each.value) + max(each.within or 0.0, each.seeds or 0.0) for each in lines]
-    return max(_LEAST, _AIR * float(np.quantile(ends, _SHARE, method="higher")))
+def _limits(lines: Sequence[Difference]) -> tuple[float, float]:
+    """Ends of the axis: most intervals are whole, however far the others lie."""
+    halves = [max(each.within or 0.0, each.seeds or 0.0) for each in lines]
+    ends = [abs(each.value) + half for each, half in zip(lines, halves, strict=True)]
+    far = max(_LEAST, _AIR * float(np.quantile(ends, _SHARE, method="higher")))
+    low = min(each.value - half for each, half in zip(lines, halves, strict=True))
+    high = max(each.value + half for each, half in zip(lines, halves, strict=True))
+    room = _ROOM * far  # on either side of zero
+    return -min(far, max(room, -_AIR * low)), min(far, max(room, _AIR * high))
 
 
-def _line(axis: Any, each: Difference, y: int, limit: float) -> None:
+def _line(axis: Any, each: Difference, y: int, limits: tuple[float, float]) -> None:
     colour = {"ours": _OURS, "chosen": _CHOSEN}.get(each.kind, _OTHER)
-    if abs(each.value) > limit:
-        side = 1 if each.value > 0 else -1
-        axis.plot(0.97 * side * limit, y, marker=">" if side > 0 else "<", color=colour, ms=6)
-        place = {"ha": "right" if side > 0 else "left", "va": "center", "fontsize": 8}
-        axis.text(0.92 * side * limit, y, f"{each.value:+.1f}", color=colour, **place)
+    low, high = limits
+    if not low <= each.value <= high:
+        end, side = (low, 1) if each.value < low else (high, -1)
+        step = side * (high - low)
+        axis.plot(end + 0.02 * step, y, marker="<" if side > 0 else ">", color=colour, ms=6)
+        place = {"ha": "left" if side > 0 else "right", "va": "center", "fontsize": 8}
+        axis.text(end + 0.045 * step, y, f"{each.value:+.1f}", color=colour, **place)
         return
-    if each.seeds is not None:
-        axis.plot(_ends(each.value, each.seeds, limit), [y, y], color=colour, lw=1.1)
-    if each.within is not None:
-        axis.plot(_ends(each.value, each.within, limit), [y, y], color=colour, lw=3.6, alpha=0.6)
+    for half, style in ((each.seeds, {"lw": 1.1}), (each.within, {"lw": 3.6, "alpha": 0.6})):
+        if half is not None:
+            ends = np.clip([each.value - half, each.value + half], low, high)
+            axis.plot(ends, [y, y], color=colour, **style)
     face = "white" if each.kind == "chosen" else colour
     axis.plot(each.value, y, marker="o", ms=5.5, mfc=face, mec=colour, mew=1.2)
-
-
-def _ends(value: float, half: float, limit: float) -> tuple[float, float]:
-    return max(value - half, -limit), min(value + half, limit)
 
 
 def _legend(figure: Any, lines: Sequence[Difference]) -> None:
