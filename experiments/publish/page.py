@@ -13,6 +13,7 @@ from experiments.publish.layout import Footnotes, groups, quantity_tables, short
 from flown_jax.evaluation import tables
 from flown_jax.evaluation.report import CHOSEN
 
+_SHOWN = 5  # fields of a config
 MADE = "<!-- Made by `python -m experiments.publish`; what is written here by hand is lost. -->"
 
 
@@ -104,7 +105,9 @@ def _made(page: Mapping[str, Any]) -> list[str]:
     command = f"{page['command']} {flag}={seeds[0] if len(own) == 1 else 'S'}"
     lines = [] if len(own) == 1 else [f"S = {', '.join(seeds)}."]
     if page["unlike"]:
-        lines.append(f"The variant has no longer, or not yet, {', '.join(page['unlike'])}.")
+        more = f" and {len(page['unlike']) - _SHOWN} more" * (len(page["unlike"]) > _SHOWN)
+        some = ", ".join(f"`{name}`" for name in page["unlike"][:_SHOWN])
+        lines.append(f"The variant's fields have changed since: {some}{more}.")
     lines += [
         f"The runs ended on {_dates(page)}." if len(own) > 1 else f"It ended on {_dates(page)}."
     ]

@@ -23,7 +23,7 @@ _STYLE = (
     "h2{margin-top:2.2rem}p,li,figcaption{max-width:48rem}"
     ".wide{overflow-x:auto}"
     "table{border-collapse:separate;border-spacing:0;font-variant-numeric:tabular-nums}"
-    "td,th{border-bottom:1px solid var(--line);padding:.25rem .7rem;text-align:left;"
+    "td,th{box-shadow:inset 0 -1px var(--line);padding:.25rem .7rem;text-align:left;"
     "vertical-align:top}th{vertical-align:bottom}"
     ".n{text-align:right}td.n{white-space:nowrap}"
     # The first column stays while the others pass below it.

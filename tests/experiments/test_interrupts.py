@@ -23,6 +23,7 @@ COMMANDS = (
     "novelty",
     "predict_accuracy",
     "prepare_data",
+    "publish",
     "reconstruct",
     "retrieval",
     "train_trajectory",
