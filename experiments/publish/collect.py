@@ -81,6 +81,11 @@ def _name(run: Mapping[str, Any]) -> str:
 def _page(group: Sequence[dict[str, Any]], part: str, tables: Sequence[str]) -> dict[str, Any]:
     """The content of a page; rows are those of some tables."""
     first, texts = group[0], [_texts(Path(run["where"])) for run in group]
+    methods = {row["method"] for run in group for row in run["rows"] if row["table"] in tables}
+    words = {
+        head: {method: text for method, text in of.items() if method in methods}
+        for head, of in texts[0]["words"].items()
+    }
     line, unlike = command_line(first)
     return {
         "where": first["where"],
@@ -93,7 +98,7 @@ def _page(group: Sequence[dict[str, Any]], part: str, tables: Sequence[str]) -> 
         "unlike": unlike,
         "titles": first.get("titles") or {},
         "introduction": texts[0]["introduction"],
-        "words": texts[0]["words"],
+        "words": words,
         "runs": [
             {
                 "seed": run["seed"],

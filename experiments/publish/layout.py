@@ -173,10 +173,15 @@ def _column(page: Mapping[str, Any], row: Row, names: Sequence[str]) -> str:
 
 def _note(rows: Sequence[Row], sentence: str = "") -> str:
     """What the ± of a table are over; of the lines that differ from most by name."""
-    words = {row["method"]: over_words(row) for row in rows}
+    words: dict[str, str] = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = dict.fromkeys(over_words(row) for row in rows if row["method"] == method)
+        words[method] = " / ".join(text for text in own if text)
     counted = Counter(text for text in words.values() if text).most_common(1)
     common = counted[0][0] if counted else ""
     parts = [sentence] if sentence else []
+    if rows[0]["metric"] in tables.COUNTS:
+        parts.append(f"Of {tables.numbers(row['n'] for row in rows)} {rows[0]['over']} a run.")
     if common:
         within, _, seeds = common.rpartition("; ")
         if not within and common.endswith("seeds"):

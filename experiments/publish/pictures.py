@@ -119,7 +119,7 @@ def _forests(page: Mapping[str, Any], rows: Sequence[Row], setting: str) -> dict
 
 def _title(metric: str) -> str:
     if metric.startswith(quantities.EPOCH):
-        return f"Accuracy after {tables.heading(metric).removeprefix('epoch ')} epochs"
+        return f"Accuracy at {tables.heading(metric)}"
     return "Accuracy"
 
 

@@ -1,4 +1,8 @@
-"""Pages of results: means of runs, a table a quantity, the same text from the rows kept beside."""
+"""Pages of results: means of runs, a table a quantity, the same text from the rows kept beside.
+
+`published/` holds pages of tiny runs, trimmed to a few rows, which are no results: where the words of
+pages change, `python -m experiments.publish --again --to=tests/experiments/published` makes them anew.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.publish import __main__ as publish
-from experiments.publish import stored
+from experiments.publish import page, stored
 from experiments.publish.commands import command_line
 from experiments.report import write_report
 from flown_jax.evaluation import tables
@@ -232,6 +236,14 @@ def test_kept_pages_are_those_of_their_rows(path):
         assert there == set(shown)
 
 
+@pytest.mark.parametrize("to", [KEPT, PAGES], ids=["kept", "docs"])
+def test_every_kept_page_is_listed(to):
+    pages = {path.stem: stored.from_file(path) for path in sorted(to.glob("data/*.json"))}
+    if pages or to == KEPT:
+        assert (to / "README.md").read_text() == page.index(pages)
+        assert {path.stem for path in to.glob("*.md")} == {*pages, "README"}
+
+
 def test_rows_are_kept_whole(tmp_path):
     """Gaps, other units, other counts; numbers to six digits."""
     draw = np.random.default_rng(0)
@@ -244,12 +256,12 @@ def test_rows_are_kept_whole(tmp_path):
         ]
         for unit in ("one", "two")
     ]
-    page = {name: "" for name in stored._PAGE} | {"titles": {}, "words": {}}
+    content = {name: "" for name in stored._PAGE} | {"titles": {}, "words": {}}
     run = {name: "" for name in stored._RUN}
-    page["runs"] = [{**run, "rows": rows} for rows in own]
-    (tmp_path / "page.json").write_bytes(stored.to_bytes(page))
+    content["runs"] = [{**run, "rows": rows} for rows in own]
+    (tmp_path / "page.json").write_bytes(stored.to_bytes(content))
     found = stored.from_file(tmp_path / "page.json")
-    assert stored.to_bytes(found) == stored.to_bytes(page)
+    assert stored.to_bytes(found) == stored.to_bytes(content)
 
     def sorted_rows(rows):
         return sorted(rows, key=lambda r: (r["set"], r["metric"], r["method"]))
@@ -359,10 +371,10 @@ def test_runs_of_before_have_the_day_of_their_records(tmp_path, undrawn):
     to = f"--to={tmp_path / 'to'}"
     os.utime(run / "results.json", (86400 * 365, 86400 * 365))
     publish.main([str(run), to])
-    page = stored.from_file(tmp_path / "to" / "data" / "fewshot.json")
-    assert page["runs"][0]["date"] == "1971-01-01"
+    kept = stored.from_file(tmp_path / "to" / "data" / "fewshot.json")
+    assert kept["runs"][0]["date"] == "1971-01-01"
     record = json.dumps({"stage": "flow", "step": 1, "time": 86400.0})
     (run / "metrics.jsonl").write_text(record + "\n")
     publish.main([str(run), to])
-    page = stored.from_file(tmp_path / "to" / "data" / "fewshot.json")
-    assert page["runs"][0]["date"] == "1970-01-02"
+    kept = stored.from_file(tmp_path / "to" / "data" / "fewshot.json")
+    assert kept["runs"][0]["date"] == "1970-01-02"
