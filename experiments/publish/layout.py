@@ -98,12 +98,12 @@ def noun(page: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def cell(row: Row) -> str:
-    """Value ± half width within runs, and in brackets that over the seeds."""
+    """Value ± half width within runs, and in brackets that over the seeds; never in two lines."""
     of = None if row["runs"] > 1 else row["n"]
     text = tables.text_cell(row["metric"], (row["value"], row["ci95"]), of=of)
-    if row["seeds"] is None:
-        return text
-    return f"{text} ({tables.text_cell(row['metric'], (row['seeds'], None)).lstrip('+')})"
+    if row["seeds"] is not None:
+        text += f" ({tables.text_cell(row['metric'], (row['seeds'], None)).lstrip('+')})"
+    return text.replace(" ", "\u00a0")
 
 
 Lines = tuple[str, Callable[[str], str]]  # heading of the first column, and a method's cell

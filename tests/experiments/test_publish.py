@@ -128,6 +128,8 @@ def undrawn(monkeypatch):
 def table_of(text, heading):
     """Head and lines of the first table below a heading."""
     lines = text.split(f"\n### {heading}\n")[1].strip().split("\n\n")[0].splitlines()
+    assert not any(re.search(r"\d [±(]", line) for line in lines)  # a number stays in its line
+    lines = [line.replace("\u00a0", " ") for line in lines]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
