@@ -12,7 +12,7 @@ from flown_jax.evaluation.classification import interval
 Row = dict[str, Any]
 Key = tuple[str, str, str, str]
 # Differences are to the first of these that a table has, unless a method is named.
-_REFERENCES = ("class_mean", "zoo_start", "originals")
+_REFERENCES = ("class_mean", "zoo_start", "originals", "static")
 _EPOCH = "accuracy_epoch_"
 
 

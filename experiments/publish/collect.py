@@ -11,8 +11,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from experiments import runs, trial
+from experiments.publish import quantities
 from experiments.publish.commands import command_line
 from flown_jax.errors import UserError
+from flown_jax.evaluation import tables
 from flown_jax.evaluation.report import REMARK, read_table
 
 # Of some experiments a part stands on a page of its own: table -> page.
@@ -39,11 +41,11 @@ def pages(workdirs: Sequence[Path], name: str | None = None) -> dict[str, dict[s
     for of, group in groups.items():
         group.sort(key=lambda run: run["seed"])
         runs.check_alike(group)
-        tables = dict.fromkeys(row["table"] for row in group[0]["rows"])
+        names = dict.fromkeys(row["table"] for row in group[0]["rows"])
         parts = _PARTS.get(group[0]["experiment"], {})
-        split = {table: parts.get(table, group[0]["experiment"]) for table in tables}
+        split = {table: parts.get(table, group[0]["experiment"]) for table in names}
         for part in dict.fromkeys(split.values()):
-            chosen = [table for table in tables if split[table] == part]
+            chosen = [table for table in names if split[table] == part]
             title = of.replace(group[0]["experiment"], part, 1)
             found[title] = _page(group, part, chosen)
     if name is not None:
@@ -78,10 +80,23 @@ def _name(run: Mapping[str, Any]) -> str:
     return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.")
 
 
-def _page(group: Sequence[dict[str, Any]], part: str, tables: Sequence[str]) -> dict[str, Any]:
+def shown(row: Mapping[str, Any], heads: set[str]) -> bool:
+    """Whether a page has use for a row: the run's own tables show its metric, or a page's do.
+
+    Args:
+      heads: of the columns of the run's tables; none where it has no tables.
+    """
+    if quantities.of_headline(row["metric"]):
+        return row["method"] == quantities.HEADLINE
+    known = not heads or tables.heading(row["metric"]) in heads
+    return known or row["metric"].startswith(quantities.CAME_OUT)
+
+
+def _page(group: Sequence[dict[str, Any]], part: str, names: Sequence[str]) -> dict[str, Any]:
     """The content of a page; rows are those of some tables."""
     first, texts = group[0], [_texts(Path(run["where"])) for run in group]
-    methods = {row["method"] for run in group for row in run["rows"] if row["table"] in tables}
+    methods = {row["method"] for run in group for row in run["rows"] if row["table"] in names}
+    heads = texts[0]["heads"]
     words = {
         head: {method: text for method, text in of.items() if method in methods}
         for head, of in texts[0]["words"].items()
@@ -107,7 +122,7 @@ def _page(group: Sequence[dict[str, Any]], part: str, tables: Sequence[str]) -> 
                 "peak_memory_gib": run["peak_memory_gib"],
                 "environment": _environment(run.get("environment") or {}),
                 "remarks": _remarks(run, text, texts),
-                "rows": [row for row in run["rows"] if row["table"] in tables],
+                "rows": [row for row in run["rows"] if row["table"] in names and shown(row, heads)],
             }
             for run, text in zip(group, texts, strict=True)
         ],
@@ -116,8 +131,8 @@ def _page(group: Sequence[dict[str, Any]], part: str, tables: Sequence[str]) -> 
 
 def _texts(workdir: Path) -> dict[str, Any]:
     """What results.md says in words: `introduction` and `remarks`, and `words`, the remarks of its
-    tables: heading of the first column -> method -> remark."""
-    found: dict[str, Any] = {"introduction": [], "remarks": [], "words": {}}
+    tables: heading of the first column -> method -> remark; `heads` of their other columns."""
+    found: dict[str, Any] = {"introduction": [], "remarks": [], "words": {}, "heads": set()}
     try:
         text = _PATH.sub(r"PATH/\1", (workdir / "results.md").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not every command writes one
@@ -134,6 +149,7 @@ def _texts(workdir: Path) -> dict[str, Any]:
         if not table.startswith("|"):
             continue
         head, body = read_table(table)
+        found["heads"] |= set(head[1:])
         if head[-1] == REMARK:
             words = found["words"].setdefault(head[0], {})
             words.update({line[0]: line[-1] for line in body if line[-1]})

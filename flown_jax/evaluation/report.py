@@ -72,9 +72,9 @@ def html_page(
 
 
 def read_table(markdown: str) -> tuple[list[str], list[list[str]]]:
-    """Heads and lines of the table that a text begins with; cells without their backquotes."""
+    """Heads and lines of the table that a text begins with; no backquotes around a whole cell."""
     head, _, *body = [
-        [cell.strip().strip("`") for cell in line.strip()[1:-1].split("|")]
+        [re.sub(r"^`([^`]*)`$", r"\1", cell.strip()) for cell in line.strip()[1:-1].split("|")]
         for line in markdown.split("\n\n")[0].splitlines()
     ]
     return head, body

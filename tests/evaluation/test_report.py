@@ -6,7 +6,7 @@ import base64
 import re
 from html.parser import HTMLParser
 
-from flown_jax.evaluation.report import html_page
+from flown_jax.evaluation.report import html_page, read_table
 from flown_jax.evaluation.tables import markdown
 from tests.evaluation.rows import SETS, rows
 
@@ -95,6 +95,12 @@ def test_what_takes_the_best_by_test_labels_is_marked():
         "top 5 †",
     ]
     assert page.count("takes the best by test labels") == 1
+
+
+def test_words_of_a_table_keep_their_backquotes():
+    table = "| method | x | remark |\n|---|---|---|\n| `a` | 1 | as `b` |"
+    assert read_table(f"{table}\n\nmore") == (["method", "x", "remark"], [["a", "1", "as `b`"]])
+    assert "as <code>b</code></li>" in html_page("t", "i", {"h": table}, {})
 
 
 def test_remarks_are_numbered_over_the_page():

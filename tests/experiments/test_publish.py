@@ -181,6 +181,21 @@ def test_remarks_are_footnotes_and_selections_are_marked(published):
     )
 
 
+def test_what_no_table_of_a_run_shows_is_on_no_page(tmp_path, undrawn):
+    rows = heads(0)
+    run = write(tmp_path / "run", rows)
+    results = json.loads((run / "results.json").read_text())
+    results["rows"].append({**rows[0], "metric": "depth"})
+    (run / "results.json").write_text(json.dumps(results))
+    publish.main([str(run), f"--to={tmp_path / 'to'}"])
+    kept = stored.from_file(tmp_path / "to" / "data" / "fewshot.json")
+    metrics = {row["metric"] for row in kept["runs"][0]["rows"]}
+    assert metrics == {"accuracy", "accuracy_minus_probe", "accuracy_minus_ridge", "nll"}
+    (run / "results.md").unlink()  # a command that writes none shows all
+    publish.main([str(run), f"--to={tmp_path / 'all'}"])
+    assert "### Depth" in (tmp_path / "all" / "fewshot.md").read_text()
+
+
 def test_figures_come_first_and_are_there(published):
     for name, files in (
         ("fewshot", ["forest", "rivals", "reliability"]),
