@@ -62,7 +62,9 @@ def pictures(page: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Picture]
         # Of a few-shot run's settings each has its own; of other tables one has a figure.
         several = page["experiment"] == "fewshot" and len(names) > 1
         found |= _forests(page, of, table if several else "")
-        found |= _diversities(of, short_titles(page, (row["set"] for row in of)), table)
+        found |= _diversities(
+            page["experiment"], of, short_titles(page, (row["set"] for row in of)), table
+        )
         found |= _fine_tuning(page, of)
     return found
 
@@ -139,7 +141,9 @@ def _forest(
     made = {}
     for i in range(0, len(titles), _PANELS):
         panels = {
-            title: [_difference(row, factor) for row in rows if row["set"] == of]
+            title: [
+                _difference(page["experiment"], row, factor) for row in rows if row["set"] == of
+            ]
             for of, title in titles[i : i + _PANELS]
         }
         part = f"{i // _PANELS + 1}" if len(titles) > _PANELS else ""
@@ -149,27 +153,35 @@ def _forest(
     return made
 
 
-def _difference(row: Row, factor: float) -> Difference:
+def _difference(experiment: str, row: Row, factor: float) -> Difference:
     def scaled(value: float | None) -> float | None:
         return None if value is None else factor * value
 
     method = row["method"]
     chosen = tables.chosen_on_test(method)
-    kind = "chosen" if chosen else "ours" if method.startswith("flown") else "other"
+    ours = quantities.kind(experiment, method) == "ours"
+    kind = "chosen" if chosen else "ours" if ours else "other"
     halves = scaled(row.get("ci95")), scaled(row["seeds"])
     return Difference(f"{method}{' †' * chosen}", factor * row["value"], *halves, kind)
 
 
-def _diversities(rows: Sequence[Row], titles: Mapping[str, str], table: str) -> dict[str, Picture]:
+def _diversities(
+    experiment: str, rows: Sequence[Row], titles: Mapping[str, str], table: str
+) -> dict[str, Picture]:
     """Accuracy against diversity, of a table that has both."""
     made = {}
+    rows = [row for row in rows if not row["method"].endswith("_images")]  # these are in the tables
+    kinds = {row["method"]: quantities.kind(experiment, row["method"]) for row in rows}
     for metric, words in _DIVERSITIES.items():
         there = {row["set"] for row in rows if row["metric"] == metric}
         there &= {row["set"] for row in rows if row["metric"] == "accuracy"}
         if sets := {name: title for name, title in titles.items() if name in there}:
             file = f"accuracy-against-{metric.replace('_', '-')}.png"
-            caption = f"Accuracy against {words}; dotted: the zoo's own, where they are a row."
+            original = next((m for m in quantities.LEVELS if m in kinds), "originals")
+            level = quantities.LEVELS[original]
+            caption = f"Accuracy against {words}; dotted: {level}."
             given: dict[str, Any] = {"rows": rows, "sets": sets, "table": table, "metric": metric}
+            given |= {"original": original, "level": level, "kinds": kinds}
             draw = functools.partial(figures.accuracy_against_diversity, **given)
             made[file] = Picture(caption, draw)
     return made

@@ -89,6 +89,20 @@ REFERENCES = {
 }
 # Differences to other rows: of the headline alone.
 HEADLINE, MINUS = "flown_ensemble", "accuracy_minus_"
+_ADAPTED = ("velocity", "residual", "decoder", "static", "refined", "adjoint", "reward")
+_LEARNED = ("kde", "pca", "ddpm", "pdiff", "flow_on_pca", "caml", "regression", "plain_")
+# Of a table, the row that others are spread around in accuracy against diversity -> its name.
+LEVELS = {"originals": "mean of the originals", "static": "the generator as it is"}
+
+
+def kind(experiment: str, method: str) -> str:
+    """Whose a method is: `ours`, `zoo` for the zoo's own, `learned` for rivals, else `simple`."""
+    if method in ("originals", "held_out", "fresh", "members"):
+        return "zoo"
+    own = _ADAPTED if experiment == "adapt" else ("flown",)
+    if method.startswith(own):
+        return "ours"
+    return "learned" if method.startswith(_LEARNED) or "trained" in method else "simple"
 
 
 def title(metric: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from experiments.publish import __main__ as publish
-from experiments.publish import page, stored
+from experiments.publish import page, quantities, stored
 from experiments.publish.commands import command_line
 from experiments.report import write_report
 from flown_jax.evaluation import tables
@@ -179,6 +179,22 @@ def test_remarks_are_footnotes_and_selections_are_marked(published):
     assert (
         "1. ours\n" in other and "1. generated\n" in (published / "initialisation.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("experiment", "method", "kind"),
+    [
+        ("retrieval", "flown_task", "ours"),
+        ("retrieval", "held_out", "zoo"),
+        ("retrieval", "average_of_two", "simple"),
+        ("unconditional", "average_of_two_trained_200", "learned"),
+        ("unconditional", "flow_on_pca", "learned"),
+        ("adapt", "decoder_alone", "ours"),
+        ("adapt", "plain_mean", "learned"),
+    ],
+)
+def test_whose_a_method_is(experiment, method, kind):
+    assert quantities.kind(experiment, method) == kind
 
 
 def test_what_no_table_of_a_run_shows_is_on_no_page(tmp_path, undrawn):
