@@ -90,12 +90,12 @@ def _html_table(heading: str, markdown: str, notes: dict[str, int]) -> str:
         body = [line[:-1] for line in body]
     numbers = [i > 0 and _numbers([line[i] for line in body]) for i in range(len(head))]
     chosen = [text in CHOSEN_HEADINGS for text in head]
-    marks = [" †" if on_test else "" for on_test in chosen]
+    marks = ["\u00a0†" if on_test else "" for on_test in chosen]
     heads = [_text(text) + mark for text, mark in zip(head, marks, strict=True)]
     rows = [_row("th", heads, numbers)]
     for line, remark in zip(body, remarks, strict=True):
         cells = [_text(text) for text in line]
-        cells[0] = cells[0].replace("_", "_<wbr>") + (" †" if chosen_on_test(line[0]) else "")
+        cells[0] = cells[0].replace("_", "_<wbr>") + ("\u00a0†" if chosen_on_test(line[0]) else "")
         if remark:
             number = notes.setdefault(remark, len(notes) + 1)
             title = html.escape(remark)

@@ -88,11 +88,11 @@ def test_a_number_never_breaks_and_words_do():
 def test_what_takes_the_best_by_test_labels_is_marked():
     table = "| method | accuracy % | top 5 |\n|---|---|---|\n| `flown_top3_query` | 1.0 | 2.0 |"
     page = html_page("t", "i", {"h": table, "g": table.replace("top", "min").split("| `")[0]}, {})
-    assert cells_of(page)[0][1].endswith("query †")
+    assert cells_of(page)[0][1].endswith("query\u00a0†")
     assert [text for _, text in cells_of(page, "th")][:3] == [
         "method",
         "accuracy\u00a0%",
-        "top 5 †",
+        "top 5\u00a0†",
     ]
     assert page.count("takes the best by test labels") == 1
 
