@@ -18,7 +18,6 @@ import pytest
 
 from experiments.publish import __main__ as publish
 from experiments.publish import page, quantities, stored
-from experiments.publish.commands import command_line
 from experiments.report import write_report
 from flown_jax.evaluation import tables
 from flown_jax.files import write_json
@@ -324,28 +323,6 @@ def test_settings_of_a_few_shot_run_are_columns(tmp_path):
         and "(" not in table_of(text, "Accuracy, %")[2][1]
     )
     assert (tmp_path / "to/figures/fewshot/forest-10-way-5-shot.png").exists()
-
-
-def test_the_command_has_what_the_variant_has_not():
-    from configs import fsl
-    from flown_jax.training.fingerprints import plain_values
-
-    config = fsl.get_config("tiny")
-    config.flow.recipe.steps = 21
-    config.encoder.weights = "/home/someone/mine.safetensors"
-    config.seed = 3
-    run = {"experiment": "fewshot", "variant": "tiny", "config": plain_values(config)}
-    line, unlike = command_line(run)
-    start = "python -m experiments.fewshot --config=configs/fsl.py:tiny"
-    assert set(line.removeprefix(start).split()) == {
-        "--config.flow.recipe.steps=21",
-        "--config.encoder.weights=PATH/mine.safetensors",
-    }
-    assert unlike == []
-    run["config"]["of_before"] = 1
-    assert command_line(run)[1] == ["of_before"]
-    # A config file of one's own.
-    assert command_line({**run, "variant": "mine"})[0].endswith("--config=FILE:mine")
 
 
 def sentence(monkeypatch, capsys, *arguments):
