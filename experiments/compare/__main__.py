@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import command
-from experiments.compare.means import differences, mean_rows, over_words
-from experiments.compare.runs import Run, load, other_versions
+from experiments.means import differences, mean_rows, over_words
+from experiments.runs import Run, load, other_versions
 from flown_jax.evaluation import tables
 
 _LEGEND = (

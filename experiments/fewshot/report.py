@@ -127,7 +127,7 @@ def _pictures(
 ) -> dict[Path, str]:
     """The figures of the main setting, with their captions."""
     rows, titles = results["rows"], results["titles"]
-    pictures = {found["contact_sheet"]: "Images of the classes, one row a class."}
+    pictures: dict[Path, str] = {}
     figures.accuracy_bars(folder / "accuracy.png", rows, titles, setting)
     pictures[folder / "accuracy.png"] = (
         f"{setting}: accuracy with 95 % interval over tasks; dotted: the probe."
@@ -175,4 +175,5 @@ def _pictures(
         },
     )
     pictures[folder / "reliability.png"] = "Share of right predictions against confidence."
+    pictures[found["contact_sheet"]] = "Images of the classes, one row a class."
     return pictures

@@ -76,7 +76,7 @@ _METRICS: dict[str, tuple[str, float, int | None]] = {
 }
 _EPOCH = "accuracy_epoch_"  # and a number: after so many epochs of fine-tuning
 _CAME_OUT = "came_out_"  # and a set: the share of draws that gave its networks
-_COUNTS = ("copies", "duplicates")  # of the samples
+COUNTS = ("copies", "duplicates")  # of the samples
 
 # What a table of all methods shows; the other differences stand in a table of their own.
 SUMMARY = (
@@ -90,6 +90,18 @@ SUMMARY = (
 )
 _ON_SCREEN = ("accuracy", "accuracy_minus_probe", "nll", "nll_tempered", "ece")
 _DIFFERENCE = "accuracy_minus_"
+
+
+def chosen_on_test(method: str, metric: str = "") -> bool:
+    """Whether a figure takes the best by test labels: a statistic of the paper's, and no result.
+
+    Args:
+      method: of a row. metric: of the row.
+    """
+    return method.endswith("_query") or metric.startswith(("accuracy_top5", "accuracy_max"))
+
+
+CHOSEN_HEADINGS = frozenset(words[0] for m, words in _METRICS.items() if chosen_on_test("", m))
 
 
 def pivot(rows: Iterable[Row], set_name: str, table: str) -> dict[str, dict[str, Cell]]:
@@ -122,7 +134,7 @@ def text_cell(
 
     value, half = cell
     text = number(value) if half is None else f"{number(value)} ± {number(half, '')}"
-    if of is not None and metric in _COUNTS:
+    if of is not None and metric in COUNTS:
         text += f" of {of}"
     return text if seeds is None else f"{text}, seeds ± {number(seeds, '')}"
 
@@ -133,6 +145,11 @@ def columns(cells: Mapping[str, Mapping[str, Cell]]) -> list[str]:
     epochs = sorted((m for m in present if m.startswith(_EPOCH)), key=_epoch)
     known = epochs + [metric for metric in _METRICS if metric in present]
     return known + [metric for metric in present if metric not in known]
+
+
+def heading(metric: str) -> str:
+    """What a table calls a metric."""
+    return _form(metric)[0]
 
 
 def _form(metric: str) -> tuple[str, float, int | None]:
@@ -155,7 +172,7 @@ def _counted(rows: Iterable[Row], set_name: str, table: str) -> dict[tuple[str, 
         for row in rows
         if row["set"] == set_name
         and row["table"] == table
-        and row["metric"] in _COUNTS
+        and row["metric"] in COUNTS
         and row.get("runs", 1) == 1
     }
 
@@ -225,7 +242,8 @@ def note(
 
 def numbers(found: Iterable[int]) -> str:
     """Whole numbers in a few words: the one, or the smallest and the largest."""
-    low, high = min(found), max(found)
+    known = set(found)
+    low, high = min(known), max(known)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 

@@ -17,6 +17,7 @@ from flown_jax.evaluation.tables import Row
 
 _OURS, _RIVAL, _ZOO = "#1a66b3", "#c96a12", "#222222"
 _SIMPLE = "#7a8087"
+_KINDS = {"ours": _OURS, "learned": _RIVAL, "zoo": _ZOO, "simple": _SIMPLE}
 _COPIES = 1 / 24  # share of copies from which a method counts as copying
 _NEAR = 3.0  # points around the originals within which the axis of accuracies is even
 _STEPS = (1, 2, 5, 10, 20, 40, 80)  # ticks, in points from the originals
@@ -32,6 +33,8 @@ def accuracy_against_diversity(
     table: str = "retrieval",
     original: str = "originals",
     metric: str = "diversity",
+    kinds: Mapping[str, str] | None = None,
+    level: str = "mean of the originals",
 ) -> None:
     """Mean accuracy of every method against its diversity, a panel a set.
 
@@ -39,7 +42,9 @@ def accuracy_against_diversity(
     stands at diversity 0; a method of which more than one network in 24 is a copy is a cross.
 
     Args:
+      original: the row around whose accuracy the others are spread. level: what it is in words.
       metric: `diversity`, or `direction_diversity`, which no length can buy.
+      kinds: method -> `ours`, `learned`, `zoo` or `simple`; None to go by names.
     """
     figure, panels = _grid(len(sets), (6.1, 4.9))
     drawn = []
@@ -56,19 +61,20 @@ def accuracy_against_diversity(
             diversity = of.get((method, metric), {"value": 0.0})["value"]
             accuracy = 100 * of[method, "accuracy"]["value"] - centre
             copied = method != original and _copied(of.get((method, "copies")))
+            tone = colour(method) if kinds is None else _KINDS[kinds[method]]
             style: dict[str, Any] = {"marker": "X" if copied else "o", "ms": 8 if copied else 7}
-            axis.plot(diversity, accuracy, color=colour(method), mec="white", mew=0.6, **style)
-            points.append((diversity, accuracy, method.replace("_", " "), colour(method)))
+            axis.plot(diversity, accuracy, color=tone, mec="white", mew=0.6, **style)
+            points.append((diversity, accuracy, method.replace("_", " "), tone))
         axis.axhline(0, color="black", lw=0.9, ls=":", zorder=0)
         stretched(axis, [y for _, y, *_ in points], centre)
         far = max([1.0, *(x for x, *_ in points)])
         axis.set_xlim(-0.06 * far, 1.12 * far)
         axis.set_title(title, fontsize=11)
         axis.set_xlabel(f"diversity: {_WHAT[metric]} of two samples / of two training networks")
-        axis.set_ylabel("accuracy, % (spread near the originals)")
+        axis.set_ylabel("accuracy, % (spread near the dotted line)")
         axis.grid(alpha=0.25)
         drawn.append((axis, points))
-    _legend(figure)
+    _legend(figure, level)
     figure.canvas.draw()  # labels are placed where the panels have come to lie
     for axis, points in drawn:
         place_labels(figure, axis, points, level=0.0)
@@ -203,7 +209,7 @@ def _grid(count: int, panel: tuple[float, float]) -> tuple[Any, list[Any]]:
     return figure, list(axes.flat[:count])
 
 
-def _legend(figure: Any) -> None:
+def _legend(figure: Any, level: str) -> None:
     """What colours and marks of `accuracy_against_diversity` mean."""
     from matplotlib.lines import Line2D
 
@@ -215,7 +221,7 @@ def _legend(figure: Any) -> None:
         ("more than 1 network in 24 is a copy", _SIMPLE, "X"),
     ]
     handles = [Line2D([], [], color=c, marker=m, ls="", ms=7, label=text) for text, c, m in marks]
-    handles.append(Line2D([], [], color="black", lw=0.9, ls=":", label="mean of the originals"))
+    handles.append(Line2D([], [], color="black", lw=0.9, ls=":", label=level))
     _below(figure, handles, 2.9)
 
 

@@ -152,22 +152,36 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Where a run happens: versions, platform, processors, memory and devices, as JSON values."""
+    """Where and when a run happens: versions, day (UTC), platform, processors and devices.
+
+    Returns:
+      JSON values; `processor` is the name of the CPU, "" where the system does not tell.
+    """
     versions = {}
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "flown_jax": __version__,
         "python": platform.python_version(),
         "packages": versions,
         "platform": platform.platform(),
+        "processor": _processor(),
         "cpu_count": os.cpu_count(),
         "cpu_available": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         **describe_devices(),
     }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return platform.processor()
 
 
 def peak_memory_gib() -> float:

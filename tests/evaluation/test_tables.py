@@ -129,3 +129,16 @@ def test_the_screen_shows_every_set_within_80_columns(capsys):
     ):
         assert text in shown
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+
+
+def test_what_takes_the_best_by_test_labels_is_known():
+    for method, metric, chosen in (
+        ("flown_top3_query", "nll", True),
+        ("flown_top3_support", "accuracy", False),
+        ("flown", "accuracy_top5", True),
+        ("flown", "accuracy_max_minus_originals", True),
+        ("flown", "accuracy", False),
+    ):
+        assert tables.chosen_on_test(method, metric) is chosen
+    assert {"top 5", "best"} <= tables.CHOSEN_HEADINGS and "min" not in tables.CHOSEN_HEADINGS
+    assert tables.heading("accuracy_top5") == "top 5"

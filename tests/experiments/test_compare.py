@@ -10,7 +10,7 @@ import pytest
 
 from experiments import compare
 from experiments.compare.__main__ import compared, main
-from experiments.compare.means import over_words
+from experiments.means import over_words
 from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import interval
 

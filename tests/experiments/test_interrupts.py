@@ -23,6 +23,7 @@ COMMANDS = (
     "novelty",
     "predict_accuracy",
     "prepare_data",
+    "publish",
     "reconstruct",
     "retrieval",
     "train_trajectory",
@@ -110,7 +111,7 @@ def test_an_interrupt_while_a_file_is_waited_for(tmp_path):
     status, lines, _ = ended(
         tmp_path,
         ["-X", "importtime", "-m", "experiments.compare", str(tmp_path)],
-        lambda told: "experiments.compare.means" in told and not time.sleep(0.5),
+        lambda told: "experiments.means" in told and not time.sleep(0.5),
         signal.SIGINT,
     )
     assert (status, lines) == (130, SENTENCE)

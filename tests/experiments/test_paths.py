@@ -51,6 +51,8 @@ def test_what_is_read(monkeypatch, capsys, tmp_path, bad):
     path = f"{tmp_path}/{bad}"
     for name, arguments in (
         ("compare", [path]),
+        ("publish", [path, f"--to={tmp_path}/new"]),
+        ("publish", ["--again", f"--to={path}"]),
         ("zoo_info", [path]),
         ("zoo_merge", [f"{tmp_path}/new", path]),
         ("novelty", [path, "zoos/mnist_short", "--data=digits"]),

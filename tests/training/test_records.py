@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import json
+import re
 import time
 
 import pytest
@@ -102,4 +103,6 @@ def test_absent_tensorboard_is_a_sentence(tmp_path, monkeypatch):
 def test_environment_is_json_and_memory_is_sane():
     found = json.loads(json.dumps(environment()))
     assert found["packages"]["jax"] and found["cpu_count"] >= 1 and found["devices"]
+    assert isinstance(found["processor"], str)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", found["date"])
     assert 0.01 < peak_memory_gib() < 1000

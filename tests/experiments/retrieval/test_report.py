@@ -97,7 +97,8 @@ def test_every_table_says_what_its_intervals_are_over(tmp_path, config, undrawn)
     assert text.count(about) == 2  # a table a set
     assert text.count("\n\n± is the standard deviation over 3 runs.\n") == 1
     page = (tmp_path / "report.html").read_text()
-    assert "<p>± is the half width of the 95 % interval over 50 networks.</p>" in page
+    note = "± is the half width of the 95\u00a0% interval over 50 networks.</p>"
+    assert f'<p class="notes">{note}' in page
 
 
 def test_everything_is_written(tmp_path, config):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.compare.runs import Run, check_alike
+from experiments.runs import Run, check_alike
 from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import interval
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, str]
 # Differences are to the first of these that a table has, unless a method is named.
-_REFERENCES = ("class_mean", "zoo_start", "originals")
+_REFERENCES = ("class_mean", "zoo_start", "originals", "static")
 _EPOCH = "accuracy_epoch_"
 
 
@@ -68,7 +68,7 @@ def _mean(rows: list[Row]) -> Row:
     }
 
 
-def over_words(row: Row) -> str:
+def over_words(row: Mapping[str, Any]) -> str:
     """What the ± of a mean row are over."""
     parts = []
     if row["ci95"] is not None:
