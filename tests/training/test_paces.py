@@ -99,8 +99,9 @@ def test_a_steps_memory_is_told_and_planning_changes_nothing(records):
     def train(size, name):
         step = compile_step(loss, optimizer, seed=0, devices=1)
         state = TrainState.create(weights, optimizer, ema=False)
-        batch = jnp.ones((size, 4))
-        return fit(state, step, lambda i: batch, steps=3, name=name, records=records, batch=size)
+        batches = [jnp.ones((size, 4)), jnp.ones((7, 4))]  # of two shapes in turn
+        common = {"steps": 3, "name": name, "records": records, "batch": size}
+        return fit(state, step, lambda i: batches[i % 2], **common)
 
     unseen = train(500, "unseen")
     with paces.measured() as found:

@@ -87,6 +87,7 @@ class CompiledStep:
     def __init__(self, function: Any, devices: list[jax.Device], frozen: PyTree = None) -> None:
         self._function = function
         self._frozen = frozen
+        self._planned: tuple[Any, Any] | None = None  # shapes of a batch, the program for them
         self._devices = devices
         self._own = [i for i, d in enumerate(devices) if d.process_index == jax.process_index()]
         # The collectives of fake CPU devices share one small thread pool: steps that are
@@ -122,13 +123,15 @@ class CompiledStep:
         Raises:
           UserError: the devices cannot share the batch equally.
         """
-        if self.device_count == 1:
-            return self._function(state, batch, self._frozen)
-        out = self._function(state, self._split(batch), self._frozen)
+        own = batch if self.device_count == 1 else self._split(batch)
+        function = self._function
+        if self._planned is not None and self._planned[0] == _shapes(own):
+            function = self._planned[1]
+        out = function(state, own, self._frozen)
         return jax.block_until_ready(out) if self._wait else out
 
     def plan(self, state: TrainState, batch: PyTree) -> Footprint:
-        """Compile for a state and a batch like these, all that come, and tell the memory.
+        """Compile for a state and a batch like these, and tell the memory.
 
         Args:
           state, batch: as of a call; neither is used up.
@@ -139,7 +142,7 @@ class CompiledStep:
         compiled = self._function.lower(state, own, self._frozen).compile()
         found = compiled.memory_analysis()
         held = len(self._own) if self.device_count > 1 else 1  # devices whose arrays are in `state`
-        self._function = compiled
+        self._planned = (_shapes(own), compiled)
         self.footprint = Footprint(
             devices=self.device_count,
             parameter_bytes=_bytes(state.params) // held,
@@ -218,6 +221,11 @@ def compile_step(
         function = jax.jit(with_frozen, donate_argnums=0)
         frozen = jax.device_put(frozen, chosen[0])
     return CompiledStep(function, chosen, frozen)
+
+
+def _shapes(batch: PyTree) -> Any:
+    leaves, form = jax.tree.flatten(batch)
+    return form, [np.shape(leaf) for leaf in leaves]
 
 
 def _bytes(tree: PyTree) -> int:
