@@ -18,12 +18,12 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-import configs
 import flown_jax
 from experiments import interrupts, processes
 from flown_jax.errors import Stopped, UserError
 
 PROGRAM = "flown"  # the installed program, whose first argument names a command
+_CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _EXIT = 2
 _FLAGS = ("config", "workdir", "try_steps", *processes.FLAGS, "help")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=|$)")
@@ -149,6 +149,12 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help.")
 
 
+def config_file(name: str) -> str:
+    """The default configuration file of a command, as its --config takes it."""
+    others = {"fewshot": "fsl", "train_zoo": "zoo", "train_trajectory": "trajectory"}
+    return f"configs/{others.get(name, name)}.py"
+
+
 def called(module: str) -> str:
     """How the command `module` is called here: by the installed program, or as a module."""
     name = module.removeprefix("experiments.")
@@ -173,7 +179,7 @@ def load_config(text: str) -> ConfigDict:
     name, _, variant = text.partition(":")
     path = pathlib.Path(name)
     if not os.path.isfile(path) and name in (path.name, f"configs/{path.name}"):
-        path = pathlib.Path(configs.__file__).parent / path.name
+        path = _CONFIGS / path.name
     if not os.path.isfile(path):  # a Path refuses long names otherwise
         raise UserError(f"there is no configuration file {name!r}.")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)

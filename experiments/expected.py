@@ -85,7 +85,8 @@ def factor(seconds: float = 1.0) -> float:
     with jax.default_device(jax.devices("cpu")[0]):
         work, given = jax.jit(_work), jnp.asarray(matrix)
         jax.block_until_ready(work(given))
-        times, until = [], time.monotonic() + seconds
+        times: list[float] = []
+        until = time.monotonic() + seconds
         while not times or time.monotonic() < until:
             started = time.process_time()
             jax.block_until_ready(work(given))
