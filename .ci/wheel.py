@@ -1,4 +1,4 @@
-"""Imports every module of an installed flown_jax; the README's three lines on runs and ready models.
+"""Imports every module of an installed flown_jax; runs and ready models make networks.
 
     python wheel.py MODULES FEWSHOT_WORKDIR RETRIEVAL_WORKDIR
 

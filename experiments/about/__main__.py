@@ -30,7 +30,7 @@ def machine() -> list[str]:
     """Lines on versions, devices, cache, memory and cores."""
     found = environment()
     versions = [f"{name} {version}" for name, version in found["packages"].items()]
-    cache = jax.config.read("jax_compilation_cache_dir")
+    cache = getattr(jax.config, "jax_compilation_cache_dir", None)
     return [
         f"flown_jax {found['flown_jax']}, Python {found['python']}, {', '.join(versions)}",
         f"device: {expected.device()}",
@@ -56,8 +56,7 @@ def times(factor: float | None) -> list[str]:
             f"piece of work takes {factor:.1f} times as long here:"
         )
     jobs = {
-        f"{command.called(f'experiments.{name}')} --config={command.config_file(name)}:{variant}": seconds
-        for (name, variant), seconds in expected.SECONDS.items()
+        f"{_line(name)}:{variant}": seconds for (name, variant), seconds in expected.SECONDS.items()
     }
     width = max(map(len, jobs))
     lines = [
@@ -65,6 +64,10 @@ def times(factor: float | None) -> list[str]:
         for job, seconds in jobs.items()
     ]
     return [head, "", *lines]
+
+
+def _line(name: str) -> str:
+    return f"{command.called(f'experiments.{name}')} --config={command.config_file(name)}"
 
 
 def _memory() -> str:

@@ -56,5 +56,5 @@ def _fewer(array: np.ndarray, bits: int) -> Any:
         largest = np.abs(array).max(tuple(range(array.ndim - 1)), keepdims=True)
         scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
         return {"int8": np.rint(array / scale).astype(np.int8), "scale": scale}
-    half = array.astype(np.float16)
-    return half if bits == 16 and np.isfinite(half).all() else array
+    fits = np.abs(array).max() <= np.finfo(np.float16).max
+    return array.astype(np.float16) if bits == 16 and fits else array
