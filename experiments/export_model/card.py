@@ -46,7 +46,7 @@ def text(run: Run, description: Mapping[str, Any], bits: int, shown: Shown | Non
     title = f"A meta-model of {run.experiment}, {results['variant']}, seed {results['seed']}"
     parts = [
         f"# {title}",
-        f"{str(description.get('trained_on', 'It does not say what it saw')).rstrip('.')}.",
+        _trained_on(str(description.get("trained_on", "data that it does not name"))),
         f"```bash\n{run.command}\n```",
         f"{run.date}, {results['seconds']:.0f} s of work and at most "
         f"{results['peak_memory_gib']:.2f} GiB on {run.machine}.",
@@ -56,6 +56,10 @@ def text(run: Run, description: Mapping[str, Any], bits: int, shown: Shown | Non
         "\n".join(f"- {line}" for line in _LIMITS.get(run.experiment, [])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _trained_on(words: str) -> str:
+    return f"Trained on {words.removeprefix('Trained on ').rstrip('.')}."
 
 
 def _table(run: Run) -> str:
@@ -87,7 +91,10 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _stored(bits: int) -> str:
-    kept = "Stored is what generating needs, without the encoder of weights"
+    kept = (
+        f"Stored by `python -m experiments.export_model WORKDIR --to=FOLDER --bits={bits}` is what "
+        "generating needs, without the encoder of weights"
+    )
     if bits == 32:
         return f"{kept}, as it was trained."
     how = (

@@ -32,10 +32,7 @@ def pack(arrays: Mapping[str, Any], bits: int) -> dict[str, Any]:
     if bits not in BITS or isinstance(bits, bool):
         raise UserError(f"bits is {bits!r:.40}; it must be one of {', '.join(map(str, BITS))}.")
     packed = jax.tree.map(lambda array: _fewer(np.asarray(array), bits), dict(arrays))
-    codec = dict(packed["codec"])
-    if "params" in codec:
-        codec["params"] = {n: part for n, part in codec["params"].items() if n != "encoder"}
-    return {**packed, "codec": codec}
+    return {**packed, "codec": _without_encoder(packed["codec"])}
 
 
 def unpack(stored: Any) -> Any:
@@ -47,6 +44,13 @@ def unpack(stored: Any) -> Any:
     if isinstance(stored, np.ndarray) and stored.dtype == np.float16:
         return stored.astype(np.float32)
     return stored
+
+
+def _without_encoder(variables: Any) -> Any:
+    """A codec's variables without those of its encoder, which may be a part of a part."""
+    if not isinstance(variables, Mapping):
+        return variables
+    return {n: _without_encoder(part) for n, part in variables.items() if n != "encoder"}
 
 
 def _fewer(array: np.ndarray, bits: int) -> Any:
