@@ -22,6 +22,8 @@ import flown_jax
 from experiments import interrupts, processes
 from flown_jax.errors import Stopped, UserError
 
+PROGRAM = "flown"  # the installed program, whose first argument names a command
+_CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _EXIT = 2
 _FLAGS = ("config", "workdir", "try_steps", *processes.FLAGS, "help")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=|$)")
@@ -60,6 +62,7 @@ def run(
             _run_cut(module, config, rest[1:], function, values["workdir"].value, steps)
             return
         override(config, rest[1:], module)
+        _say_what_to_expect(module, config)
         function(config, _workdir(values["workdir"].value))
 
 
@@ -76,6 +79,12 @@ def _run_cut(
     cuts = trial.cut(config, steps)
     override(config, arguments, module)
     trial.run(function, config, _workdir(workdir) or trial.folder(module, config), steps, cuts)
+
+
+def _say_what_to_expect(module: str, config: ConfigDict) -> None:
+    from experiments import expected  # which knows JAX; a command line is read without it
+
+    print(expected.sentence(module, config.get("variant")), flush=True)
 
 
 def _workdir(text: str | None) -> str | None:
@@ -130,8 +139,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, module: str, doc: str | None) -> None:
         super().__init__(
-            prog=f"python -m {module}",
-            description=doc,
+            prog=called(module),
+            description=_as_called(doc or ""),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -140,14 +149,37 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see --help.")
 
 
+def config_file(name: str) -> str:
+    """The default configuration file of a command, as its --config takes it."""
+    others = {"fewshot": "fsl", "train_zoo": "zoo", "train_trajectory": "trajectory"}
+    return f"configs/{others.get(name, name)}.py"
+
+
+def called(module: str) -> str:
+    """How the command `module` is called here: by the installed program, or as a module."""
+    name = module.removeprefix("experiments.")
+    return (
+        f"{PROGRAM} {name}" if os.path.basename(sys.argv[0]) == PROGRAM else f"python -m {module}"
+    )
+
+
+def _as_called(doc: str) -> str:
+    """A text with its example lines as commands are called here."""
+    return doc.replace("python -m experiments.", called("experiments."))
+
+
 def load_config(text: str) -> ConfigDict:
     """The configuration of FILE or FILE:VARIANT.
+
+    Where no such file is, `NAME.py` and `configs/NAME.py` are those that come with the commands.
 
     Raises:
       UserError: no such file, no configuration in it, or no such variant.
     """
     name, _, variant = text.partition(":")
     path = pathlib.Path(name)
+    if not os.path.isfile(path) and name in (path.name, f"configs/{path.name}"):
+        path = _CONFIGS / path.name
     if not os.path.isfile(path):  # a Path refuses long names otherwise
         raise UserError(f"there is no configuration file {name!r}.")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
@@ -295,10 +327,10 @@ def fields_of(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _help(module: str, doc: str, values: flags.FlagValues, own: Mapping[str, str]) -> str:
-    usage = f"usage: python -m {module} [--config=FILE[:VARIANT]] [--config.FIELD=VALUE ...] "
+    usage = f"usage: {called(module)} [--config=FILE[:VARIANT]] [--config.FIELD=VALUE ...] "
     lines = [f"  --{name}: {values[name].help}" for name in (*_FLAGS, *own)]
     usage += "[--workdir=FOLDER] [--try_steps=N] [--distributed]"
-    return "\n".join([doc.strip(), "", usage, "", *lines])
+    return "\n".join([_as_called(doc.strip()), "", usage, "", *lines])
 
 
 def _one_line(error: BaseException) -> str:

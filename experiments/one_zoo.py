@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments import given_zoo
 from flown_jax.errors import UserError
 from flown_jax.networks.order import order_remark
-from flown_jax.weights import zoo
 from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import last_states, networks
 from flown_jax.weights.zoo import Zoo
@@ -51,7 +51,7 @@ def read(folder: str | Path, held_out_every: int) -> Networks:
       UserError: no such zoo, with running statistics of each network, without the preprocessing
         of its images, or of too few networks.
     """
-    found = zoo.load(folder)
+    found = given_zoo.load(folder)
     if found.buffers is not None:
         raise UserError(
             f"the networks in {folder} have running statistics of their own, which a weight "

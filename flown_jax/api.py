@@ -11,9 +11,6 @@ its frozen image encoder, or a whole network for a data set.
 from __future__ import annotations
 
 import dataclasses
-import glob
-import hashlib
-import json
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -25,20 +22,18 @@ import numpy as np
 # The targets register themselves.
 import flown_jax.few_shot.space
 import flown_jax.networks.space  # noqa: F401
+from flown_jax import pretrained
 from flown_jax.errors import UserError
-from flown_jax.files import alone_in, read_json, sha256_of, write_json, writing
+from flown_jax.files import writing
 from flown_jax.image_encoders import ImageEncoder
-from flown_jax.meta_model import support
+from flown_jax.meta_model import folders, support
 from flown_jax.meta_model.build import Parts, build
 from flown_jax.meta_model.given import checked_sampling
 from flown_jax.meta_model.targets import RunImages
 from flown_jax.networks.adapting import adapted_model
-from flown_jax.training.stages import FORMAT
 from flown_jax.training.trees import load_tree, save_tree
 
-_ARRAYS, _DESCRIPTION = "arrays.safetensors", "meta_model.json"
 _NETWORKS = "networks.safetensors"
-_KIND, _FORMAT = "flown_jax meta-model", 4
 _SAMPLES = 50  # of a description that names no number
 
 
@@ -63,7 +58,7 @@ class MetaModel:
     def restore(
         cls, workdir: str | Path, *, target: str | None = None, allow_functions: bool = False
     ) -> MetaModel:
-        """The meta-model of a finished run of an experiment.
+        """The meta-model of a finished run of an experiment, or of a folder that `export` wrote.
 
         Args:
           target: of a run of unconditional generation with several targets, which one.
@@ -73,26 +68,22 @@ class MetaModel:
           UserError: the run is not finished, of another version, its files are damaged, or its
             image encoder is a function that was not allowed.
         """
-        name = "model" if target is None else f"model-{target}"
-        folder = Path(workdir) / "stages" / name
-        if not os.path.exists(folder / "stage.json"):
-            found = glob.glob(f"{glob.escape(str(workdir))}/stages/model-*/stage.json")
-            if several := sorted(Path(p).parent.name.removeprefix("model-") for p in found):
-                raise UserError(
-                    f"{workdir} holds the meta-models of {', '.join(several)}: name one as target."
-                )
-            raise UserError(
-                f"{workdir} holds no finished meta-model: run its experiment with "
-                f"--workdir={workdir} to its end first."
-            )
-        record = read_json(folder / "stage.json", str(workdir))
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise UserError(
-                f"{workdir} was made by another version of flown_jax: run its experiment again, in "
-                "a new --workdir."
-            )
-        values = _checked(folder / "outputs.safetensors", record)
-        return _made(values.get("description"), values.get("arrays"), workdir, allow_functions)
+        if target is None and folders.is_own(workdir):
+            return cls.load(workdir, allow_functions=allow_functions)
+        return _made(*folders.of_run(workdir, target), workdir, allow_functions)
+
+    @classmethod
+    def pretrained(cls, name: str) -> MetaModel:
+        """A small trained meta-model that comes with the package.
+
+        Args:
+          name: `glyphs` makes linear heads for small grey images of any classes, `networks` whole
+            networks for the data sets that it was trained on; `flown_jax.pretrained.card(name)`
+            says what each was trained on and where it ends.
+        Raises:
+          UserError: an unknown name (all names are told), or the files have changed.
+        """
+        return cls.load(pretrained.folder(name))
 
     @classmethod
     def load(cls, folder: str | Path, *, allow_functions: bool = False) -> MetaModel:
@@ -105,38 +96,18 @@ class MetaModel:
           UserError: nothing of ours is there, it is damaged, has changed or is of another format,
             or its image encoder is a function that was not allowed.
         """
-        path = Path(folder) / _DESCRIPTION
-        if not os.path.exists(path):
-            raise UserError(f"{folder} holds no exported meta-model: {_DESCRIPTION} is missing.")
-        with writing(path), alone_in(Path(folder), reading=True):
-            stored = read_json(path, f"the meta-model in {folder}")
-            if not isinstance(stored, dict) or stored.get("kind") != _KIND:
-                raise UserError(f"{path} is not the description of a {_KIND}.")
-            if stored.get("format") != _FORMAT:
-                raise UserError(
-                    f"{path} has format {stored.get('format')}; this version reads {_FORMAT}: "
-                    "restore the run that it was made of and export it again."
-                )
-            if stored.get("checksum") != _checksum(stored):
-                raise UserError(f"{path} has changed since it was written.")
-            arrays = _checked(Path(folder) / _ARRAYS, stored)
-        return _made(stored.get("description"), arrays, folder, allow_functions)
+        return _made(*folders.read(folder), folder, allow_functions)
 
-    def export(self, folder: str | Path) -> Path:
+    def export(self, folder: str | Path, *, bits: int | None = None) -> Path:
         """Write safetensors and JSON into a folder, for `load` and for other programs.
 
+        Args:
+          bits: None for everything as it is; 32, 16 or 8 for what generating needs alone, with so
+            many bits an entry (`meta_model.compact`).
         Raises:
-          UserError: no folder can be made there, or the disk refuses.
+          UserError: another number of bits, no folder can be made there, or the disk refuses.
         """
-        folder = Path(folder)
-        about = {"kind": _KIND, "format": _FORMAT, "description": self.description}
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with alone_in(folder):
-                save_tree(folder / _ARRAYS, self.arrays)
-                record = {**about, "sha256": sha256_of(folder / _ARRAYS)}
-                write_json(folder / _DESCRIPTION, {**record, "checksum": _checksum(record)})
-        return folder
+        return folders.write(folder, self.description, self.arrays, bits)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -357,23 +328,6 @@ class GeneratedNetworks:
 
 # Compiled at the first call, and again for other sizes only.
 _sample = jax.jit(Parts.sample, static_argnames=("samples", "solver", "steps"))
-
-
-def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of a file whose checksum stands in its record."""
-    try:
-        fits = sha256_of(path) == record.get("sha256")
-    except OSError:
-        fits = False
-    if not fits:
-        raise UserError(f"{path} is missing or has changed since it was written.")
-    return load_tree(path)
-
-
-def _checksum(record: Mapping[str, Any]) -> str:
-    """SHA-256 of all fields of a record but its own."""
-    fields = {name: value for name, value in record.items() if name != "checksum"}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def _made(description: Any, arrays: Any, folder: Any, allow_functions: bool) -> MetaModel:

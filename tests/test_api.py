@@ -12,14 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flown_jax import GeneratedNetworks, MetaModel, api
+from flown_jax import GeneratedNetworks, MetaModel
 from flown_jax.errors import UserError
 from flown_jax.few_shot.sampling import draw_heads
+from flown_jax.files import sha256_of
 from flown_jax.flow import get_source
 from flown_jax.image_encoders import from_function, from_module
+from flown_jax.meta_model import folders
 from flown_jax.meta_model.build import build
 from flown_jax.models import heads as linear
 from flown_jax.models.resnet12 import ResNet12
+from flown_jax.training.stages import FORMAT
+from flown_jax.training.trees import save_tree
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
@@ -326,7 +330,7 @@ def exported(folder, **changes):
     about = json.loads(record.read_text())
     about["description"] |= changes
     about["description"] = {k: v for k, v in about["description"].items() if v != "absent"}
-    about["checksum"] = api._checksum(about)
+    about["checksum"] = folders.checksum(about)
     record.write_text(json.dumps(about))
 
 
@@ -369,9 +373,9 @@ def test_a_folder_runs_no_code(tmp_path, monkeypatch, way_in):
         folder = tmp_path / "stages" / "model"
         folder.mkdir(parents=True)
         values = {"description": {**ABOUT, "encoder": encoder}, "arrays": ARRAYS}
-        api.save_tree(folder / "outputs.safetensors", values)
-        mark = api.sha256_of(folder / "outputs.safetensors")
-        (folder / "stage.json").write_text(json.dumps({"format": api.FORMAT, "sha256": mark}))
+        save_tree(folder / "outputs.safetensors", values)
+        mark = sha256_of(folder / "outputs.safetensors")
+        (folder / "stage.json").write_text(json.dumps({"format": FORMAT, "sha256": mark}))
     with pytest.raises(UserError, match="'of_a_stranger:f' .* give allow_functions=True"):
         getattr(MetaModel, way_in)(tmp_path)
     with pytest.raises(SystemExit, match="ran"):

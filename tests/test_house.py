@@ -15,7 +15,9 @@ PACKAGE = ROOT / "flown_jax"
 # A room imports from rooms of lower floors, and of its own floor from itself alone.
 FLOORS = {
     "errors": 0,
+    "_commands": 0,
     "files": 1,
+    "pretrained": 1,
     "flow": 1,
     "layers": 2,
     "models": 3,

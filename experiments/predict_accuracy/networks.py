@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import given_zoo
 from flown_jax.errors import UserError
-from flown_jax.weights import zoo
 from flown_jax.weights.spec import WeightSpec
 from flown_jax.weights.statistics import networks
 from flown_jax.weights.symmetries import network
@@ -59,7 +59,7 @@ def read(config: ConfigDict) -> Parts:
     Raises:
       UserError: no such zoo, not of whole CNNs, without labels, or of too few networks.
     """
-    found = zoo.load(config.zoo, epochs=config.epochs or None)
+    found = given_zoo.load(config.zoo, epochs=config.epochs or None)
     network(found.spec)
     labels = found.table.get(config.label, [None] * len(found))
     if missing := sum(label is None for label in labels):

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs.zoo import variants as zoo_variants
+from experiments import given_zoo
 from experiments.own_zoos import seeds_zoo
 from experiments.pictures import copies, read_images
 from experiments.stages import Stages
@@ -20,7 +21,6 @@ from flown_jax.evaluation.classification import accuracy, index_of_best
 from flown_jax.evaluation.networks import log_probabilities
 from flown_jax.networks.starts import on_disk
 from flown_jax.training.stages import StageContext, StageResult
-from flown_jax.weights import zoo
 from flown_jax.weights.aligned import ZooImages, align_zoos
 from flown_jax.weights.alignment import Reference, apply_reference
 from flown_jax.weights.joint import JointSpace
@@ -112,7 +112,7 @@ def read_zoo(stages: Stages, config: ConfigDict, name: str) -> tuple[Zoo, Zoo]:
     Raises:
       UserError: a zoo of another set, without the epochs, or of too few networks.
     """
-    whole = zoo.load(config.zoos[name] or _trained(stages, config, name))
+    whole = given_zoo.load(config.zoos[name] or _trained(stages, config, name))
     if whole.dataset != name:
         raise UserError(
             f"zoos.{name} is {whole.path}, a zoo for {whole.dataset or 'an unknown set'}."

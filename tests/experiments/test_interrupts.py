@@ -16,8 +16,10 @@ from experiments import command, interrupts
 from tests.parity.fixtures import ROOT
 
 COMMANDS = (
+    "about",
     "adapt",
     "compare",
+    "export_model",
     "fewshot",
     "import_zoo",
     "novelty",
