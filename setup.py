@@ -16,7 +16,7 @@ OF_COMMANDS = find_packages(include=["experiments", "experiments.*", "configs"])
 USPS = ["h5py>=3.11"]  # only for usps.h5
 TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "mypy>=1.11", "tensorboardX>=2.6", *USPS]
 TEST += ["PyYAML>=6"]
-DOCS = ["mkdocs-material>=9.5", "mkdocstrings-python>=1.10", "mkdocs-jupyter>=0.24", "ipykernel>=6"]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings-python>=1.10"]
 
 setup(
     name="flown_jax",
