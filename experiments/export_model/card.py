@@ -92,7 +92,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 def _stored(bits: int) -> str:
     kept = (
-        f"Stored by `python -m experiments.export_model WORKDIR --to=FOLDER --bits={bits}` is what "
+        f"`python -m experiments.export_model WORKDIR --to=FOLDER --bits={bits}` has stored it: what "
         "generating needs, without the encoder of weights"
     )
     if bits == 32:
