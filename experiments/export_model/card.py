@@ -92,8 +92,8 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 def _stored(bits: int) -> str:
     kept = (
-        f"`python -m experiments.export_model WORKDIR --to=FOLDER --bits={bits}` has stored it: what "
-        "generating needs, without the encoder of weights"
+        f"`python -m experiments.export_model WORKDIR --to=FOLDER --bits={bits}` has stored it: "
+        "what generating needs, without the encoder of weights"
     )
     if bits == 32:
         return f"{kept}, as it was trained."
