@@ -85,7 +85,7 @@ def test_cosine_and_distance_heads(fixture, network):
     assert_close(cosine, fixture.outputs["head.cos"], TOLERANCE, "head.cos")
     means = support.mean(-2)
     squared = -temperature * ((query[..., :, None, :] - means[..., None, :, :]) ** 2).sum(-1)
-    # A square doubles the relative errors of what it is of, which differ from processor to processor.
+    # A square doubles relative errors; how large they are differs from processor to processor.
     assert_close(squared, fixture.outputs["head.sqr"], 2 * TOLERANCE, "head.sqr")
     # The same as one linear head, up to |x|^2 and the rounding of that difference.
     linear = temperature * (logits(class_mean(support), query) - length**2)
