@@ -14,6 +14,12 @@ _ROWS = {
     "retrieval": ("flown", "originals", "held_out", "average_of_two_trained"),
     "unconditional": ("flown", "originals", "held_out"),
 }
+# How far a meta-model's own networks are from one another, the zoo's being 1.
+_APART = (
+    ("diversity", "diversity"),
+    ("direction_diversity", "diversity of directions"),
+    ("length", "length"),
+)
 _LIMITS = {
     "fewshot": [
         "It makes linear heads on its own frozen image encoder and nothing else; images must have "
@@ -25,7 +31,6 @@ _LIMITS = {
     "retrieval": [
         "It makes networks of one architecture for the data sets that it was trained on. Shown "
         "images of another data set it still answers with networks for one of these.",
-        "Its networks are less diverse than those of the zoo.",
         "One seed; the intervals are over networks, test images and zoos being the same.",
     ],
     "unconditional": [
@@ -51,6 +56,7 @@ def text(run: Run, description: Mapping[str, Any], bits: int, shown: Shown | Non
         f"{run.date}, {results['seconds']:.0f} s of work and at most "
         f"{results['peak_memory_gib']:.2f} GiB on {run.machine}.",
         _table(run),
+        apart(run),
         f"{_stored(bits)} {_shown(shown)}".strip(),
         "## Limits",
         "\n".join(f"- {line}" for line in _LIMITS.get(run.experiment, [])),
@@ -83,6 +89,23 @@ def _table(run: Run) -> str:
     count = sorted({row["n"] for row in rows if row["method"] == methods[0]})
     lines += ["", f"{rows[0]['table']}; mean ± 95 % interval over {count[-1]} {' or '.join(over)}."]
     return "\n".join(lines)
+
+
+def apart(run: Run) -> str:
+    """How diverse whole networks are and how many are copies, over the sets; "" of heads."""
+    method = _ROWS.get(run.experiment, ("",))[0]
+    rows = [row for row in run.results["rows"] if row["method"] == method]
+    rows = [row for row in rows if row["table"] == rows[0]["table"]]
+    told = []
+    for metric, words in _APART:
+        if values := [row["value"] for row in rows if row["metric"] == metric]:
+            low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+            told.append(f"{words} {low}" + f" to {high}" * (low != high))
+    if not told:
+        return ""
+    copies = [row for row in rows if row["metric"] == "copies"]
+    found = f"; {sum(row['value'] for row in copies):.0f} copies of {sum(r['n'] for r in copies)}"
+    return f"`{method}` where the zoo's networks have 1: {', '.join(told)}{found * bool(copies)}."
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,9 @@ import pytest
 
 from experiments import command
 from experiments.export_model import __main__ as export_model
+from experiments.export_model import card as cards
 from experiments.export_model import digits
+from experiments.export_model.run import Run
 from flown_jax import MetaModel
 from flown_jax.files import sha256_of
 from flown_jax.meta_model.build import build
@@ -136,3 +138,19 @@ def test_a_run_without_results_is_refused(
         call(monkeypatch, str(workdir), f"--to={tmp_path}/made")
     assert ended.value.code == 2 and sentence in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+def test_a_card_of_whole_networks_says_how_far_apart_they_are_and_what_is_a_copy():
+    def of(name, metric, value, table="retrieval"):
+        return row("flown", value) | {"metric": metric, "set": name, "table": table, "n": 24}
+
+    rows = [of("digits", "diversity", 0.354), of("latin", "diversity", 0.426)]
+    rows += [of("digits", "length", 1.5), of("latin", "length", 1.502), of("digits", "copies", 0)]
+    rows += [of("latin", "copies", 3), of("latin", "diversity", 7.0, table="unseen")]
+    run = Run("command", "date", "machine", {"experiment": "retrieval", "rows": rows})
+    assert cards.apart(run) == (
+        "`flown` where the zoo's networks have 1: diversity 0.35 to 0.43, length 1.50; "
+        "3 copies of 48."
+    )
+    for results in ({"rows": []}, {"rows": rows, "experiment": "fewshot"}):
+        assert cards.apart(Run("", "", "", {"experiment": "retrieval", **results})) == ""
