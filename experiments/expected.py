@@ -27,7 +27,6 @@ SECONDS: dict[tuple[str, str], tuple[int, ...]] = {
     ("train_trajectory", "digits"): (130,),
     ("train_trajectory", "cnn_medium_cifar10"): (724,),
     ("train_trajectory", "resnet18_cifar10"): (812,),
-    ("adapt", "default"): (600,),
 }
 # CPU seconds of one call of `_work` on one of those cores, told from the steps a second that
 # `benchmarks.zoo_training` made there, and from both beside each other on another machine.
