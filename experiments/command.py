@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,11 +100,21 @@ def one_sentence() -> Iterator[None]:
 
     A mistake is a `UserError`, a ValueError that the library itself raises about a value it was
     given, or what the system says of a file; an error from anywhere else is a fault of ours and
-    keeps its traceback.
+    keeps its traceback. Where the reader of the output has gone (`flown | head -n 1`) the program
+    ends without a word, as others do.
     """
     try:
         with interrupts.unwinding():
-            yield
+            try:
+                yield
+            except SystemExit:  # behind the help of a command line of arguments
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()  # here and not in the interpreter's shutdown, which tells of it
+    except BrokenPipeError:
+        if not _reader_gone():
+            raise
+        interrupts.leave(interrupts.PIPE)
     except Stopped:  # of another process that got the signal, or of a program
         _stop(interrupts.SENTENCE, interrupts.TERMINATED)
     except KeyboardInterrupt:  # of a program that calls a command
@@ -122,6 +133,16 @@ def one_sentence() -> Iterator[None]:
         if error.filename is None:
             raise
         _stop(f"cannot use {error.filename!s:.200}: {error.strerror}.", _EXIT)
+
+
+def _reader_gone() -> bool:
+    """Whether what reads the output of this program has ended, as `head` does."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+    except (AttributeError, ValueError, OSError):  # another system; no file, or a closed one
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _raised_by_library(error: BaseException) -> bool:

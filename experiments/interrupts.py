@@ -26,6 +26,7 @@ from experiments import processes
 SENTENCE = "stopped; the same command goes on from here."
 INTERRUPTED = 128 + signal.SIGINT  # what a shell reports of a process that an interrupt ended
 TERMINATED = 128 + signal.SIGTERM
+PIPE = 128 + 13  # SIGPIPE, which not every system has
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 2.0  # seconds in which what is open is closed
 _SAVING = 25.0  # seconds in which a training saves; SLURM kills after 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -47,6 +48,23 @@ def test_without_a_command_and_with_an_unknown_one_all_are_listed(tmp_path):
 
 def test_the_version_is_told(tmp_path):
     assert flown(tmp_path, "--version").stdout == f"flown_jax {__version__}\n"
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [(), ("fewshot", "--help"), ("fewshoot",)])
+def test_a_reader_who_leaves_is_no_error(tmp_path, arguments, buffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": buffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_configs_are_found_without_a_checkout(tmp_path):
