@@ -1,9 +1,14 @@
-"""How programs are compiled in tests: they are many, tiny and run a few times."""
+"""How programs are compiled in tests, which are many, tiny and run a few times; the fast tests."""
 
 from __future__ import annotations
 
+import gc
 import os
+import pathlib
+import re
 from importlib.metadata import version
+
+import pytest
 
 # Compilation is most of the suite's time and optimising most of compilation. Subprocesses inherit
 # it. Flags that are set already stay: `XLA_FLAGS= pytest` tests the programs that users run, which
@@ -12,3 +17,17 @@ UNOPTIMISED = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):  # XLA stops at flags that it does not know
     UNOPTIMISED += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", UNOPTIMISED)
+
+FAST = re.compile(r"\bpytest\.mark\.fast\b")
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """`pytest -m fast` imports no file without a fast test: importing all takes half a minute."""
+    wanted = config.option.markexpr != "fast" or not collection_path.name.startswith("test_")
+    return None if wanted or FAST.search(collection_path.read_text()) else True
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector of garbage need not look through it again."""
+    gc.collect()
+    gc.freeze()

@@ -28,11 +28,19 @@ from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
 ABOUT = small.description(entries=("caml", "features"))
-ARRAYS = small.arrays(ABOUT)
-MODEL = MetaModel(build(ABOUT, ARRAYS), ARRAYS)
+
+
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global ARRAYS, MODEL, NETWORKS, ANY_WAY
+    ARRAYS = small.arrays(ABOUT)
+    MODEL = MetaModel(build(ABOUT, ARRAYS), ARRAYS)
+    NETWORKS = MODEL.generate(IMAGES, LABELS, samples=3)
+    ANY_WAY = model_of()
+
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, small.SIDE, small.SIDE), dtype=np.uint8)
 LABELS = ["fox", "owl", "fox", "cat"]
-NETWORKS = MODEL.generate(IMAGES, LABELS, samples=3)
 
 
 def model_of(form="token", entries=("features", "shots"), side=0):
@@ -40,9 +48,6 @@ def model_of(form="token", entries=("features", "shots"), side=0):
     about = small.description(form, entries, side)
     arrays = small.arrays(about)
     return MetaModel(build(about, arrays), arrays)
-
-
-ANY_WAY = model_of()
 
 
 def test_a_model_is_shown_in_a_line():

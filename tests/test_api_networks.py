@@ -13,8 +13,12 @@ from flown_jax.errors import UserError
 from tests.encoders import stand_in
 from tests.networks import model, zoos
 
-MODEL = model.meta_model()
-NETWORKS = {name: MODEL.generate(*model.support(name), seed=3) for name in zoos.SPECS}
+
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global MODEL, NETWORKS
+    MODEL = model.meta_model()
+    NETWORKS = {name: MODEL.generate(*model.support(name), seed=3) for name in zoos.SPECS}
 
 
 @pytest.mark.parametrize("name", zoos.SPECS)

@@ -11,6 +11,8 @@ import pytest
 from flown_jax import files
 from flown_jax.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 def test_writers_beside_each_other_all_succeed(tmp_path):
     path, failed = tmp_path / "x.bin", []

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import FAST
+
+pytestmark = pytest.mark.fast
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "flown_jax"
 # A room imports from rooms of lower floors, and of its own floor from itself alone.
@@ -73,7 +77,10 @@ def imports(path: pathlib.Path) -> set[str]:
     return found
 
 
-EVERY = {name: imports(path) for name, path in modules() if name != "flown_jax"}
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global EVERY
+    EVERY = {name: imports(path) for name, path in modules() if name != "flown_jax"}
 
 
 def room(name: str) -> str:
@@ -198,3 +205,9 @@ def test_every_folder_of_the_package_is_a_package():
     """What has no `__init__.py` is left out of a wheel."""
     folders = {p.parent for top in ("flown_jax", "experiments") for p in (ROOT / top).rglob("*.py")}
     assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_every_room_has_fast_tests():
+    for folder in {path.parent for path in (ROOT / "tests").glob("*/test_*.py")}:
+        found = [path for path in folder.rglob("test_*.py") if FAST.search(path.read_text())]
+        assert found, f"no test of {folder} is among those of `pytest -m fast`"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import pathlib
 import re
 
+import pytest
+
+pytestmark = pytest.mark.fast
+
 TESTS = pathlib.Path(__file__).parent
 NAMED = re.findall(
     r"`((?:\w+/)*test_\w+\.py)(?:::(\w+))?`", (TESTS.parent / "docs" / "trust.md").read_text()

@@ -14,6 +14,8 @@ from benchmarks.__main__ import NAMES, table
 from benchmarks.harness import Case, Timing
 from flown_jax import flow
 
+pytestmark = pytest.mark.fast
+
 
 def _timing(seconds: float) -> Timing:
     return Timing(seconds, seconds, seconds, 5)

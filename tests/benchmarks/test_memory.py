@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import memory
 
+pytestmark = pytest.mark.fast
+
 MIB = 2**20
 
 

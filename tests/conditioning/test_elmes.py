@@ -5,6 +5,8 @@ import pytest
 
 from flown_jax.conditioning import elmes
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(("num_classes", "width"), [(2, 2), (5, 256), (7, 9), (20, 32)])
 def test_simplex(num_classes, width):

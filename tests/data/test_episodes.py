@@ -9,6 +9,8 @@ import pytest
 
 from flown_jax.data.episodes import draw_episodes
 
+pytestmark = pytest.mark.fast
+
 CLASS_IDS = np.asarray([3, 11, 4, 20, 8, 15, 9])
 SIZES = np.asarray([9, 6, 30, 7, 6, 8, 12])
 

@@ -13,6 +13,8 @@ from flown_jax.data.preprocessing import Preprocessing
 from flown_jax.errors import UserError
 from tests.data import raw_files
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize(
     ("side", "size"),

@@ -9,6 +9,8 @@ from flown_jax.data import splits
 from flown_jax.data.image_sets import ImageSet
 from flown_jax.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 def images(count=30, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 1), np.uint8)

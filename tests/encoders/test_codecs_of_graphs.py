@@ -16,6 +16,8 @@ from tests.encoders import stand_in
 from tests.encoders.test_codecs import LATENTS, SIZES, X1
 from tests.layers.helpers import quick_jit
 
+pytestmark = pytest.mark.fast
+
 SPEC = head_spec(5, 6)
 DECODERS = {
     "mlp": {"decoder"},

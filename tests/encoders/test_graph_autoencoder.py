@@ -53,14 +53,17 @@ def made(graph=GRAPH, spec=SPEC):
     return GraphAutoencoder(spec, MLPVAE(spec.size, LATENT, 4), graph)
 
 
-CODEC = made()
-W = networks(TOP, 5) * np.linspace(0.1, 2, TOP.size, dtype=np.float32) + 1
-MEAN, SCALE = W.mean(0), W.std(0)
-X = (W - MEAN) / SCALE
-START = initial(CODEC, X)
-VARIABLES = CODEC.fit(START, X, (MEAN, SCALE))
-AFFINE = {"mean": MEAN, "scale": SCALE}
-START_OF_W = {**START, "constants": {**START["constants"], **AFFINE}}
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global CODEC, W, MEAN, SCALE, X, START, VARIABLES, AFFINE, START_OF_W
+    CODEC = made()
+    W = networks(TOP, 5) * np.linspace(0.1, 2, TOP.size, dtype=np.float32) + 1
+    MEAN, SCALE = W.mean(0), W.std(0)
+    X = (W - MEAN) / SCALE
+    START = initial(CODEC, X)
+    VARIABLES = CODEC.fit(START, X, (MEAN, SCALE))
+    AFFINE = {"mean": MEAN, "scale": SCALE}
+    START_OF_W = {**START, "constants": {**START["constants"], **AFFINE}}
 
 
 def test_graphs_of_weights_are_their_standardised_vectors():

@@ -12,6 +12,8 @@ from flown_jax.encoders import pca
 from flown_jax.encoders.posterior import Posterior
 from flown_jax.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 DRAW = np.random.default_rng(0)
 # Nine networks of 20 weights about a mean that is far from zero.
 W = (3 + DRAW.normal(size=(9, 20)) * DRAW.uniform(0.1, 2, 20)).astype(np.float32)

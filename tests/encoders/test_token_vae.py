@@ -9,6 +9,8 @@ import pytest
 
 from flown_jax.encoders.token_vae import MLPVAE, TokenVAE
 
+pytestmark = pytest.mark.fast
+
 ROWS = jax.random.normal(jax.random.key(0), (2, 4, 6))
 TOKEN = TokenVAE(row_dim=6, code_dim=3, hidden_dim=8)
 MLP = MLPVAE(in_dim=6, latent_shape=(2, 2, 3), hidden_dim=8)

@@ -17,6 +17,8 @@ from flown_jax.evaluation import (
 )
 from flown_jax.evaluation.classification import difference_interval, index_of_best
 
+pytestmark = pytest.mark.fast
+
 
 def test_accuracy_and_nll_per_task():
     probs = np.asarray([[[0.7, 0.3], [0.4, 0.6]], [[0.1, 0.9], [0.2, 0.8]]])

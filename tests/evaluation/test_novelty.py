@@ -12,6 +12,8 @@ from flown_jax.evaluation.classification import interval
 from flown_jax.evaluation.novelty import Figure, Yardstick
 from flown_jax.weights.statistics import distances
 
+pytestmark = pytest.mark.fast
+
 # Training networks are corners of a square of side 2, held-out ones lie at distance 1 of them.
 TRAIN = np.array([[0, 0], [2, 0], [0, 2], [2, 2]], np.float32)
 HELD_OUT = np.array([[1, 0], [0, 1]], np.float32)

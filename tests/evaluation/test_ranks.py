@@ -8,6 +8,8 @@ from scipy import stats
 
 from flown_jax.evaluation import ranks
 
+pytestmark = pytest.mark.fast
+
 RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, 8, 15).astype(float)  # with ties
 PREDICTED = TRUTH + RNG.integers(-3, 4, 15)

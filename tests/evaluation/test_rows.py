@@ -9,6 +9,8 @@ import pytest
 
 from flown_jax.evaluation.rows import Sample
 
+pytestmark = pytest.mark.fast
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 

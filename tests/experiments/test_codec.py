@@ -16,6 +16,8 @@ from flown_jax.few_shot.space import head_spec
 from tests.encoders import stand_in
 from tests.experiments.walk import changed
 
+pytestmark = pytest.mark.fast
+
 LATER = {"diversity_form", "ball_weight", "codes"}  # which are off
 GRAPH = {"codec.encoder": "graph"}
 SEEDS = {"mnist": {"seed": [0, 1], "epoch": [1, 1]}}

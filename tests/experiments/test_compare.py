@@ -14,6 +14,8 @@ from experiments.means import over_words
 from flown_jax.errors import UserError
 from flown_jax.evaluation.classification import interval
 
+pytestmark = pytest.mark.fast
+
 TABLES = ("5-way 1-shot", "10-way 5-shot")
 SETS = ("in_distribution", "cifar10")
 # By seed: accuracy of the flow in the first setting and set; elsewhere shifted.

@@ -19,6 +19,8 @@ from flown_jax.errors import UserError
 from flown_jax.training.parallel import steps
 from tests.experiments.walk import changed
 
+pytestmark = pytest.mark.fast
+
 VARIANTS = {
     fsl: ("default", "tiny", "unet", "mini_imagenet", "mini_imagenet_tiny", "paper"),
     retrieval: ("default", "tiny", "real", "init", "paper"),

@@ -13,6 +13,8 @@ from experiments import command
 from flown_jax.torch_import.files import write_state_dict
 from tests.parity.fixtures import ROOT
 
+pytestmark = pytest.mark.fast
+
 LONG = "a" * 300
 TINY = {
     "fewshot": "configs/fsl.py:tiny",

@@ -16,8 +16,13 @@ from flown_jax.meta_model.latents import LatentSpace
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
-PARTS = small.parts(entries=("features", "shots"))
-LATENTS = PARTS.latents
+
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global PARTS, LATENTS, EXAMPLES
+    PARTS = small.parts(entries=("features", "shots"))
+    LATENTS = PARTS.latents
+    EXAMPLES = [_examples(1, 0), _examples(4, 1)]
 
 
 def _examples(shot, seed):
@@ -26,7 +31,6 @@ def _examples(shot, seed):
     return Examples(table, np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-EXAMPLES = [_examples(1, 0), _examples(4, 1)]
 encode = quick_jit(LatentSpace.encode)
 
 

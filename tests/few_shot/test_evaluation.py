@@ -5,10 +5,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from flown_jax.evaluation.predictions import Prediction
 from flown_jax.few_shot.evaluation import head_log_probs, mixed_with_head, sampled, single
 from tests.few_shot import small
+
+pytestmark = pytest.mark.fast
 
 TABLE = small.table(tasks=12)
 QUERY, SUPPORT = jnp.asarray(TABLE.query()), jnp.asarray(TABLE.support())

@@ -18,8 +18,14 @@ from flown_jax.meta_model.sampling import sample_diffusion, sample_flow
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
-PARTS = {form: small.parts(form) for form in small.CODECS}
-SUPPORT = jnp.asarray(small.table().support())
+
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global PARTS, SUPPORT
+    PARTS = {form: small.parts(form) for form in small.CODECS}
+    SUPPORT = jnp.asarray(small.table().support())
+
+
 STATIC = ("samples", "solver", "steps")
 draw = quick_jit(sampling.draw_heads, static_argnames=STATIC)
 

@@ -14,6 +14,8 @@ from flown_jax.few_shot.space import HeadSpace, fit_head_space, query_log_probs
 from flown_jax.models import heads as linear
 from tests.layers.helpers import quick_jit
 
+pytestmark = pytest.mark.fast
+
 KEY_HEADS, KEY_PROTOTYPES, KEY_QUERY = jax.random.split(jax.random.key(0), 3)
 HEADS = 3.0 * jax.random.normal(KEY_HEADS, (20, 4, 6)) + 1.0
 PROTOTYPES = jax.random.normal(KEY_PROTOTYPES, (20, 4, 5))

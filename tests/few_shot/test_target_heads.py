@@ -19,6 +19,8 @@ from flown_jax.few_shot.target_heads import (
 from flown_jax.models import heads as linear
 from tests.few_shot import small
 
+pytestmark = pytest.mark.fast
+
 PROBE = {"steps": 5, "learning_rate": 0.01, "weight_decay": 0.0, "use_bias": True}
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from flown_jax.flow import diffusion as d
 
+pytestmark = pytest.mark.fast
+
 KEY = jax.random.key(0)
 SCHEDULE = d.linear_schedule(1000, 1e-4, 2e-2)
 

@@ -9,6 +9,8 @@ import pytest
 
 from flown_jax.flow import drop_condition, guided_velocity, sample
 
+pytestmark = pytest.mark.fast
+
 
 def _velocity(x, t, condition):
     return condition["y"] * jnp.ones_like(x) + t * x

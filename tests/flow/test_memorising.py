@@ -12,6 +12,8 @@ from flown_jax.errors import UserError
 from flown_jax.flow import sample
 from flown_jax.flow.memorising import memorising_velocity
 
+pytestmark = pytest.mark.fast
+
 DRAW = np.random.default_rng(0)
 
 

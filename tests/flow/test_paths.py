@@ -20,6 +20,8 @@ from flown_jax.flow import (
     VariancePreservingPath,
 )
 
+pytestmark = pytest.mark.fast
+
 PATHS = [
     LinearPath(),
     LinearPath(0.3),

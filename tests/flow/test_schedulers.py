@@ -9,6 +9,8 @@ import pytest
 
 from flown_jax.flow import schedulers as s
 
+pytestmark = pytest.mark.fast
+
 SCHEDULERS = [s.CondOT(), s.Polynomial(2), s.Polynomial(3.5), s.Cosine(), s.LinearVP(), s.VP()]
 T = jnp.linspace(0.05, 0.95, 7)
 

@@ -11,6 +11,8 @@ from scipy import stats
 from flown_jax.flow import get_source
 from flown_jax.flow.sources import NAMES
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", [1.0, 0.3])

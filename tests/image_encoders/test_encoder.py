@@ -19,6 +19,8 @@ from flown_jax.torch_import.files import write_state_dict
 from tests.layers.helpers import quick_jit, random_variables
 from tests.torch_import.test_clip_vit import hugging_face
 
+pytestmark = pytest.mark.fast
+
 SIDE = 8
 VIT = {"patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 5}
 MODULES = {

@@ -21,6 +21,8 @@ from flown_jax.layers import (
 )
 from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
+pytestmark = pytest.mark.fast
+
 
 def _maps(channels=8, side=4, batch=2):
     return jax.random.normal(jax.random.key(0), (batch, side, side, channels))

@@ -14,6 +14,8 @@ from flown_jax.layers.conv import FORMS
 from flown_jax.layers.conv1d import Conv1d
 from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
+pytestmark = pytest.mark.fast
+
 # (height, width, in, out, kernel): square and not, odd kernels, tiny maps
 SAME_CASES = [
     (6, 4, 3, 5, 3),

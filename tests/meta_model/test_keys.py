@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import jax
+import pytest
 
 from flown_jax.meta_model.keys import named_key, named_seed
+
+pytestmark = pytest.mark.fast
 
 
 def test_every_seed_name_and_order_has_its_own():

@@ -18,8 +18,14 @@ from flown_jax.meta_model.sampling import as_noise_model, as_velocity, regress
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
-PARTS = small.parts()
-TABLE = small.table()
+
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global PARTS, TABLE, BATCH, CONTEXT, SPACE
+    PARTS = small.parts()
+    TABLE = small.table()
+    BATCH = _batch()
+    CONTEXT, SPACE = BATCH["context"], PARTS.latents.target
 
 
 def _batch() -> dict:
@@ -37,10 +43,6 @@ def _batch() -> dict:
         "condition": PARTS.conditioner(support),
         "latent": PARTS.latents.encode(heads, context),
     }
-
-
-BATCH = _batch()
-CONTEXT, SPACE = BATCH["context"], PARTS.latents.target
 
 
 def _flow_loss(task_weight: float, noise: float = 0.0):

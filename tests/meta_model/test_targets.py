@@ -11,6 +11,8 @@ from flown_jax.meta_model import targets
 from flown_jax.meta_model.targets import RunImages, Support, Target, TargetSpace
 from flown_jax.networks.space import NetworkSpace
 
+pytestmark = pytest.mark.fast
+
 
 class Numbers(Target):
     """Weights that are their own targets."""

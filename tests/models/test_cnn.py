@@ -10,6 +10,8 @@ from flown_jax.errors import UserError
 from flown_jax.models import CNN, cnn_medium, cnn_small, get_activation
 from tests.layers.helpers import quick_jit, random_variables
 
+pytestmark = pytest.mark.fast
+
 TINY = {"channels": (3, 2), "kernels": (3, 2), "pools": (True, False), "hidden": (4,)}
 
 

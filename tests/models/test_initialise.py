@@ -11,6 +11,8 @@ from flown_jax.errors import UserError
 from flown_jax.models import CNN, initialise_cnn
 from tests.layers.helpers import quick_jit
 
+pytestmark = pytest.mark.fast
+
 TINY = CNN(channels=(16,), kernels=(3,), pools=(True,))
 
 

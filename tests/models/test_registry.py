@@ -21,6 +21,8 @@ from flown_jax.models import (
     registry,
 )
 
+pytestmark = pytest.mark.fast
+
 MODULES = [
     CNN(),
     cnn_medium(activation="gelu", num_classes=100, dropout=0.5),

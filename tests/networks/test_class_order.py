@@ -9,6 +9,8 @@ from flown_jax.data.catalogue import CATALOGUE
 from flown_jax.errors import UserError
 from flown_jax.networks.class_order import by_name, by_number
 
+pytestmark = pytest.mark.fast
+
 
 def test_cifar10_and_stl10_share_nine_classes():
     names = [CATALOGUE[n].class_names for n in ("cifar10", "stl10")]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flown_jax.networks.order import order_remark
+
+pytestmark = pytest.mark.fast
 
 TRAJECTORY = {"seed": [3, 3, 3], "epoch": [1, 2, 3]}
 SEEDS = {"seed": [0, 1, 0, 1], "epoch": [1, 1, 2, 2]}

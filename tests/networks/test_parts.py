@@ -21,14 +21,19 @@ from tests.layers.helpers import initial_variables
 
 MODULE = registry.build("resnet18", {"width": 2, "num_classes": 3})
 INPUTS = {"size": 8, "channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3, "crop": None}
-BASE = jax.tree.map(np.asarray, initial_variables(MODULE, np.zeros((1, 8, 8, 3), np.float32)))
-WHOLE = WeightSpec.from_module(MODULE, BASE, inputs=INPUTS)
-PART = WHOLE.subset(set(last_norms("resnet18", MODULE)).__contains__)
 RNG = np.random.default_rng(0)
-WEIGHTS = RNG.normal(1, 0.3, (5, PART.size)).astype(np.float32)
-IMAGES = RNG.normal(size=(4, 8, 8, 3)).astype(np.float32)
 LABELS = np.asarray([0, 1, 2, 0])
 OF = OfSet("pets")
+
+
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global BASE, WHOLE, PART, WEIGHTS, IMAGES
+    BASE = jax.tree.map(np.asarray, initial_variables(MODULE, np.zeros((1, 8, 8, 3), np.float32)))
+    WHOLE = WeightSpec.from_module(MODULE, BASE, inputs=INPUTS)
+    PART = WHOLE.subset(set(last_norms("resnet18", MODULE)).__contains__)
+    WEIGHTS = RNG.normal(1, 0.3, (5, PART.size)).astype(np.float32)
+    IMAGES = RNG.normal(size=(4, 8, 8, 3)).astype(np.float32)
 
 
 def space():

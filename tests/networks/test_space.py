@@ -15,6 +15,8 @@ from flown_jax.networks.space import NetworkSpace, OfSet
 from tests.layers.helpers import quick_jit
 from tests.networks import model, zoos
 
+pytestmark = pytest.mark.fast
+
 WEIGHTS = {name: zoos.weights(name) for name in zoos.SPECS}
 SPACE = NetworkSpace.fit(zoos.JOINT, WEIGHTS)
 

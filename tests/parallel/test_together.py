@@ -26,6 +26,7 @@ def together(do, folder, count=2, devices=1):
     ]
 
 
+@pytest.mark.fast
 def test_what_they_tell_each_other(tmp_path):
     found = ended(together("talk", tmp_path, devices=2))
     assert [status for status, _, _ in found] == [0, 0], found

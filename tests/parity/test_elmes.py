@@ -1,9 +1,12 @@
 """ELMES against the published construction."""
 
 import numpy as np
+import pytest
 
 from flown_jax.conditioning.elmes import elmes, simplex
 from tests.parity.fixtures import load
+
+pytestmark = pytest.mark.fast
 
 
 def test_every_pair_of_the_fixture(source):

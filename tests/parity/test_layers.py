@@ -23,6 +23,8 @@ from flown_jax.torch_import import autoencoder_kl, unet
 from flown_jax.torch_import.common import StateReader
 from tests.parity.fixtures import assert_close, load
 
+pytestmark = pytest.mark.fast
+
 TOLERANCE = 2e-6
 VAE_NORM, UNET_NORM = (2, 1e-6), (32, 1e-5)  # groups and epsilon of the originals
 

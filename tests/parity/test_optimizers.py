@@ -11,6 +11,8 @@ import pytest
 from flown_jax.training import optimizers
 from tests.parity.fixtures import assert_close, load
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_trajectories(name):

@@ -8,6 +8,8 @@ import pytest
 from tests.parity.fixtures import OWN, Fixture
 from tests.parity.make import flow
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("name", ["ddpm", "elmes"])
 def test_formulas_give_the_committed_arrays(name):

@@ -18,6 +18,8 @@ from flown_jax.torch_import.names import fitting
 from tests.torch_import.crafted import checkpoint, number, state, tensor, text
 from tests.torch_import.test_files import refusal
 
+pytestmark = pytest.mark.fast
+
 ORDERED = b"ccollections\nOrderedDict\n)R"
 
 

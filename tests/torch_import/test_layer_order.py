@@ -10,6 +10,8 @@ from flown_jax.torch_import import convert
 from flown_jax.torch_import.layer_order import layers_in_order
 from flown_jax.torch_import.names import fitting, without_wrappers
 
+pytestmark = pytest.mark.fast
+
 CONV, HIDDEN, LAST = (4, 4, 3, 3), (8, 8), (10, 8)
 
 

@@ -19,6 +19,8 @@ from flown_jax.errors import UserError
 from flown_jax.training import Checkpoints, Records, fit, load_tree, save_tree
 from tests.training import toy
 
+pytestmark = pytest.mark.fast
+
 
 def tree():
     return {

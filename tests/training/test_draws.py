@@ -10,6 +10,8 @@ from flax import linen as nn
 
 from flown_jax.training.draws import part_key
 
+pytestmark = pytest.mark.fast
+
 PARTS, SIZE = 4, 3
 DRAWS = {
     "normal": lambda key, b: jax.random.normal(key, (b, 5)),

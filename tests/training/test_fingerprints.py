@@ -14,6 +14,8 @@ from flown_jax.errors import UserError
 from flown_jax.training.fingerprints import Deferred, difference, own_fingerprint, plain_values
 from flown_jax.training.stages import fingerprint
 
+pytestmark = pytest.mark.fast
+
 
 @dataclass(frozen=True)
 class Plan:

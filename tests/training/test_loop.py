@@ -15,6 +15,8 @@ from flown_jax.training.loop import Diverged
 from flown_jax.training.records import read_metrics
 from tests.training import toy
 
+pytestmark = pytest.mark.fast
+
 STEP = toy.step()
 
 

@@ -12,6 +12,8 @@ from flown_jax.errors import UserError
 from flown_jax.training import adam, adamw, sgd
 from flown_jax.training.optimizers import ema_update, rate
 
+pytestmark = pytest.mark.fast
+
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 START = np.asarray([0.5, -1.0, 2.0, 0.1], np.float32)
 

@@ -17,6 +17,8 @@ from flown_jax.training.recipe import Recipe, train
 from flown_jax.training.stages import StageContext
 from tests.training import toy
 
+pytestmark = pytest.mark.fast
+
 RECIPE = Recipe(
     steps=6, batch=8, learning_rate=0.05, warmup=2, clip=1.0, ema_decay=0.9, save_every=2
 )

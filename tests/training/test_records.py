@@ -13,6 +13,8 @@ import pytest
 from flown_jax.errors import UserError
 from flown_jax.training.records import Records, environment, peak_memory_gib, read_metrics
 
+pytestmark = pytest.mark.fast
+
 
 class Terminal(io.StringIO):
     def isatty(self):

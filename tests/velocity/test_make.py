@@ -10,6 +10,8 @@ from flown_jax.errors import UserError
 from flown_jax.velocity.make import KINDS, make_velocity
 from tests.few_shot.small import VELOCITIES
 
+pytestmark = pytest.mark.fast
+
 SIZES = {**dict(VELOCITIES.values()), "mlp": {"hidden_dims": (8,), "embedding_dim": 4}}
 SIZES |= {"pdiff": {"channels": (3, 4), "timesteps": 10}}
 LATENTS = {"token_transformer": [(3, 4)], "unet": [(4, 4, 2)], "mlp": [(5,), (3, 4), (4, 4, 2)]}

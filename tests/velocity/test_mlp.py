@@ -12,6 +12,8 @@ from flown_jax.layers.embeddings import sinusoidal_embedding
 from flown_jax.velocity import MLPVelocity
 from tests.layers.helpers import initial_variables, quick_jit, random_variables
 
+pytestmark = pytest.mark.fast
+
 MODULE = MLPVelocity(hidden_dims=(16, 8), time_dim=6, embedding_dim=5)
 T = jnp.asarray([0.2, 0.7])
 KEYS = jax.random.split(jax.random.key(0), 3)

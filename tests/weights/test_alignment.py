@@ -19,6 +19,8 @@ from flown_jax.weights.symmetries import Symmetry, hidden_layers, moved, permute
 from tests.layers.helpers import quick_jit
 from tests.weights import small
 
+pytestmark = pytest.mark.fast
+
 CASES = {
     "small": (cnn_small(), (28, 28, 1)),
     "small, relu": (cnn_small(activation="relu"), (28, 28, 3)),

@@ -10,6 +10,8 @@ from flown_jax.weights.joint import JointSpace
 from tests.layers.helpers import quick_jit
 from tests.weights import small
 
+pytestmark = pytest.mark.fast
+
 SIZES = {"channels": (3, 2), "kernels": (3, 2), "hidden": (4,), "num_classes": 3}
 GREY, COLOUR = small.spec(1, **SIZES), small.spec(3, **SIZES)
 JOINT = JointSpace.of({"grey": GREY, "colour": COLOUR, "other": GREY})

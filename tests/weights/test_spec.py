@@ -17,6 +17,8 @@ from tests.layers.helpers import quick_jit, random_variables
 from tests.parity import fixtures
 from tests.weights import small
 
+pytestmark = pytest.mark.fast
+
 IMAGES = np.random.default_rng(5).normal(size=(3, 8, 8, 1)).astype(np.float32)
 
 

@@ -14,6 +14,8 @@ import pytest
 from flown_jax.data import formats
 from flown_jax.errors import UserError
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def small(monkeypatch):

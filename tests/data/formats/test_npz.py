@@ -13,6 +13,8 @@ from flown_jax.data.formats import npz
 from flown_jax.errors import UserError
 from tests.data import raw_files
 
+pytestmark = pytest.mark.fast
+
 IMAGES, LABELS = raw_files.pictures(20, 28, 1), raw_files.cyclic(20)
 
 

@@ -24,7 +24,12 @@ from tests.few_shot import small
 from tests.networks import model as whole
 
 ABOUT = small.description()
-ARRAYS = small.arrays(ABOUT)
+
+
+def setup_module():
+    """What the tests share, made before the first of them and not when all are collected."""
+    global ARRAYS
+    ARRAYS = small.arrays(ABOUT)
 
 
 def row(method: str, value: float) -> dict:

@@ -9,6 +9,8 @@ from experiments.fewshot.check import check
 from flown_jax.errors import UserError
 from tests.experiments.fewshot.configs import changed
 
+pytestmark = pytest.mark.fast
+
 TRANSPORT = (
     ": transport over tasks of different conditions ties the source to the condition and biases "
     "the flow; it must be 'independent'.$"

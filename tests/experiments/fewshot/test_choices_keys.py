@@ -14,6 +14,8 @@ from experiments.fewshot.report import remarks
 from tests.experiments.fewshot.test_choices import ABOUT, ARRAYS, result
 from tests.few_shot import small
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def drawn(monkeypatch):
