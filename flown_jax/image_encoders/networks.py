@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,15 +104,8 @@ def checked(
         side = smallest_side(kind, network, found)
     except (KeyError, IndexError, TypeError) as error:
         raise UserError(f"the variables are no {kind}'s: they have no {error}.") from error
-    image = jax.ShapeDtypeStruct((1, side, side, stem), jnp.float32)
-
-    def initial(image: jax.Array) -> Any:
-        with nn.intercept_methods(_without(_NETWORKS[kind].head)):
-            return network.init(jax.random.key(0), image)
-
     # Vision transformers make their positions of the image's size: it is the stored ones'.
-    expected = _shapes(jax.eval_shape(initial, image))
-    have = _shapes(found)
+    expected, have = _expected(kind, network, side, stem), _shapes(found)
     for path in sorted(expected.keys() | have.keys()):
         if expected.get(path) != have.get(path):
             raise UserError(
@@ -119,6 +113,18 @@ def checked(
                 f"{have.get(path, 'absent')} and must be {expected.get(path, 'absent')}."
             )
     return describe(network)[1], found
+
+
+@functools.lru_cache(maxsize=32)  # a network is traced once, not at every look at its variables
+def _expected(kind: str, network: nn.Module, side: int, stem: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the variables without the classifier's, by path."""
+
+    def initial(image: jax.Array) -> Any:
+        with nn.intercept_methods(_without(_NETWORKS[kind].head)):
+            return network.init(jax.random.key(0), image)
+
+    image = jax.ShapeDtypeStruct((1, side, side, stem), jnp.float32)
+    return _shapes(jax.eval_shape(initial, image))
 
 
 def features(kind: str, network: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
