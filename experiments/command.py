@@ -20,13 +20,13 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 import flown_jax
-from experiments import interrupts, processes
+from experiments import compiled, interrupts, processes
 from flown_jax.errors import Stopped, UserError
 
 PROGRAM = "flown"  # the installed program, whose first argument names a command
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 _EXIT = 2
-_FLAGS = ("config", "workdir", "try_steps", *processes.FLAGS, "help")
+_FLAGS = ("config", "workdir", "try_steps", compiled.FLAG, *processes.FLAGS, "help")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(?:=|$)")
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
@@ -60,9 +60,11 @@ def run(
         processes.join(values)
         config, steps = load_config(str(values["config"].value)), values["try_steps"].value
         if steps is not None:
+            compiled.keep("none")  # seconds of compilation are told
             _run_cut(module, config, rest[1:], function, values["workdir"].value, steps)
             return
         override(config, rest[1:], module)
+        compiled.keep(values[compiled.FLAG].value)
         _say_what_to_expect(module, config)
         function(config, _workdir(values["workdir"].value))
 
@@ -274,6 +276,7 @@ def _own_flags(config_file: str, own: Mapping[str, str]) -> flags.FlagValues:
         lower_bound=1,
         upper_bound=2**31 - 1,
     )
+    compiled.define(values)
     processes.define(values)
     flags.DEFINE_bool("help", False, "Show this text.", short_name="h", flag_values=values)
     return values

@@ -6,6 +6,8 @@ import gc
 import os
 import pathlib
 import re
+import shutil
+import tempfile
 from importlib.metadata import version
 
 import pytest
@@ -17,6 +19,16 @@ UNOPTIMISED = "--xla_backend_optimization_level=0"
 if version("jaxlib").startswith("0.10."):  # XLA stops at flags that it does not know
     UNOPTIMISED += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", UNOPTIMISED)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What one test has compiled, others of all processes find: never in the user's folder."""
+    if hasattr(config, "workerinput") or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder = tempfile.mkdtemp(prefix="compiled-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
 
 FAST = re.compile(r"\bpytest\.mark\.fast\b")
 

@@ -12,7 +12,7 @@ import os
 
 import jax
 
-from experiments import command, expected
+from experiments import command, compiled, expected
 from flown_jax.training.records import environment
 
 
@@ -30,14 +30,12 @@ def machine() -> list[str]:
     """Lines on versions, devices, cache, memory and cores."""
     found = environment()
     versions = [f"{name} {version}" for name, version in found["packages"].items()]
-    cache = getattr(jax.config, "jax_compilation_cache_dir", None)
     return [
         f"flown_jax {found['flown_jax']}, Python {found['python']}, {', '.join(versions)}",
         f"device: {expected.device()}",
         f"cores: {expected.cores()}",
         f"memory: {_memory()}",
-        "compilation cache: "
-        + (cache or "none; JAX_COMPILATION_CACHE_DIR=FOLDER keeps compiled programs there"),
+        f"compilation cache: {compiled.keep() or 'none, as its folder cannot be written'}",
     ]
 
 
