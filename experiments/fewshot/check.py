@@ -21,6 +21,7 @@ from flown_jax.few_shot.space import head_spec
 from flown_jax.flow.couplings import get_coupling, needs_groups
 from flown_jax.flow.sampling import sample
 from flown_jax.flow.sources import get_source
+from flown_jax.training.parallel import shares
 from flown_jax.velocity.make import make_velocity
 from flown_jax.velocity.token_transformer import TokenTransformer
 
@@ -64,8 +65,11 @@ def check(config: ConfigDict) -> None:
             f"{tasks.way} classes alone: other ways need codec.form 'token' and a condition "
             "without CAML."
         )
-    for design in (config, *config.beside.values()):
+    designs = {"": config} | {f"beside.{name}.": own for name, own in config.beside.items()}
+    for where, design in designs.items():
         _check_design(design, tasks.way)
+        # Of heads; an autoencoder that mixes networks, as those of zoos do, shares no batch.
+        shares(design.codec.recipe.batch, what=f"{where}codec.recipe.batch")
     sampling = {"solver": config.sampling.solver, "steps": config.sampling.steps}
     jax.eval_shape(lambda x: sample(lambda x, t, y: -x, x, **sampling).x1, jnp.zeros((1, 2)))
 

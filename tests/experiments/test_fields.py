@@ -172,7 +172,10 @@ def test_a_batch_that_devices_cannot_share_is_refused_before_anything_is_trained
     fields = {f"{part}.recipe.batch": size for part, size in batches.items()}
     config = changed(fsl.get_config("tiny"), fields)
     fewshot_check.check(config)
-    for part in ("backbone", "caml", "flow"):
+    config.unlock()
+    own = ("codec", "velocity", "condition", "flow")
+    config.beside = {"other": {part: config[part].to_dict() for part in own}}
+    for part in ("backbone", "caml", "codec", "flow", "beside.other.codec", "beside.other.flow"):
         wrong = changed(config, {f"{part}.recipe.batch": 16})
         sentence = f"^{part}.recipe.batch: batch size 16 cannot be shared equally by 3 devices; "
         with pytest.raises(UserError, match=sentence):
