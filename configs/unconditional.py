@@ -159,7 +159,9 @@ def _default() -> ConfigDict:
     config.targets = ConfigDict({})
     config.held_out_every = 10  # of the states of a trajectory
     # Of a trajectory that is trained here; zeros take the variant's own.
-    config.trajectory = ConfigDict({"seed": 1, "epochs": 0, "count": 0, "every": 0})
+    config.trajectory = ConfigDict(
+        {"seed": 1, "epochs": 0, "count": 0, "every": 0, "test_images": 0}
+    )
     # Of a zoo of seeds that is trained here.
     config.trained = ConfigDict({"count": 40, "held_out": 0.25, "epochs": 8, "save_epochs": (8,)})
     config.states, config.seeds = of_states(), of_seeds()

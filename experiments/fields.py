@@ -138,7 +138,7 @@ RULES: tuple[tuple[str, Kind], ...] = (
     (r"(.*_)?seed", FROM_0),
     (r"share|tensorboard|mirror|unit_first|use_bias|centred|standardised|sharpened", FLAG),
     (r"nesterov|permute|encode|sizes\.(use_scale_shift_norm|wide|first_time)", FLAG),
-    (r"trajectory\.(epochs|count|every)|(choice|statistics)_images", FROM_0),
+    (r"trajectory\.(epochs|count|every|test_images)|(choice|statistics)_images", FROM_0),
     # Adaptation.
     (r"cut\.steps|spread|few|rivals\.curve", some(COUNT)),
     (r"cut\.trained", COUNT),

@@ -59,7 +59,8 @@ def trajectory(variant: str, data_dir: str, changes: Mapping[str, Any]) -> Confi
       variant: of configs/trajectory.py. data_dir: of the prepared image sets.
       changes: fields that are others, as nested dictionaries.
     """
-    return changed(trajectory_config(variant), {**changes, "data": {"dir": data_dir}})
+    data = {**changes.get("data", {}), "dir": data_dir}
+    return changed(trajectory_config(variant), {**changes, "data": data})
 
 
 def _folder(stages: Stages, name: str, config: ConfigDict) -> Workdir:

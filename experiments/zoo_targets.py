@@ -151,6 +151,8 @@ def trajectory_of(config: ConfigDict, name: str) -> ConfigDict:
         changes["base"] = {"epochs": own.epochs}
     if states := {field: own[field] for field in ("count", "every") if own[field]}:
         changes["states"] = states
+    if own.test_images:
+        changes["data"] = {"test_images": own.test_images}
     return trajectory(part.variant, config.data.dir, changes)
 
 

@@ -127,7 +127,9 @@ def test_every_field_changes_a_stage(zoo, tmp_path, monkeypatch):
         "adapt.shown": "of a generator that is shown images",
         f"targets.{NAME}.base_of": "of a generator that is trained already",
     }
-    silent |= dict.fromkeys((f"trajectory.{n}" for n in ("seed", "epochs", "count", "every")), "")
+    silent |= dict.fromkeys(
+        (f"trajectory.{n}" for n in ("seed", "epochs", "count", "every", "test_images")), ""
+    )
     of_seeds = ("count", "held_out", "epochs", "save_epochs")
     silent |= dict.fromkeys((f"trained.{n}" for n in of_seeds), "of zoos that are trained here")
     silent |= {f"targets.{NAME}.{n}": "what is trained, or checked" for n in ("variant", "kind")}

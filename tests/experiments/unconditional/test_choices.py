@@ -203,7 +203,9 @@ def test_every_field_changes_a_stage(folders, tmp_path, monkeypatch):
         "evaluation.statistics_images": "of networks with BatchNorm",
         "fresh.networks": "of variants of configs/trajectory.py",
     }
-    silent |= dict.fromkeys((f"trajectory.{n}" for n in ("seed", "epochs", "count", "every")), "")
+    silent |= dict.fromkeys(
+        (f"trajectory.{n}" for n in ("seed", "epochs", "count", "every", "test_images")), ""
+    )
     of_seeds = ("count", "held_out", "epochs", "save_epochs")
     silent |= dict.fromkeys((f"trained.{n}" for n in of_seeds), "of zoos that are trained here")
     for name in config.targets:
