@@ -47,7 +47,14 @@ def draw(
       row: of a table; what has another name has draws of its own.
       x0: starts, in the place of the source.
     """
-    z, _ = sample_flow(
+    return draw_counted(given, name, count, row, x0)[0]
+
+
+def draw_counted(
+    given: SimpleNamespace, name: str, count: int, row: str, x0: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """The same, and the mean number of evaluations of the velocity."""
+    return sample_flow(
         named_key(given.seed, row, name),
         network_of(given.velocity, given.codec),
         jax.tree.map(jnp.asarray, given.generator.values["params"]),
@@ -57,7 +64,6 @@ def draw(
         x0=x0,
         **given.sampling,
     )
-    return z
 
 
 def of_ddpm(stages: Stages, design: Design, ddpm: StageResult) -> StageResult:
