@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 import types
 
 import numpy as np
+import pytest
 
-from benchmarks import solvers
 from configs.retrieval import get_config
+from experiments import runs
 from experiments.command import fields_of
+from experiments.retrieval import solvers
 from flown_jax.training.fingerprints import plain_values
 from tests.weights import base_models
 
@@ -49,3 +52,24 @@ def test_the_config_of_a_run_is_read_as_it_was(tmp_path):
     assert plain_values(found) == plain_values(config)
     kinds = {field: type(value) for field, value in fields_of(config)}
     assert {field: type(value) for field, value in fields_of(found)} == kinds
+
+
+@pytest.mark.parametrize(
+    ("experiment", "more", "sentence"),
+    [
+        (None, [], "holds no results.json of a finished run"),
+        ("fewshot", [], "holds no run of experiments.retrieval"),
+        ("retrieval", ["--networks=1"], "--networks=1: 2 or more are wanted"),
+    ],
+)
+def test_what_is_no_finished_run_is_one_sentence(
+    tmp_path, monkeypatch, capsys, experiment, more, sentence
+):
+    if experiment:
+        fields = {"experiment": experiment, "variant": "tiny", "seed": 0, "rows": [], "titles": {}}
+        results = {**dict.fromkeys(runs._FIELDS), **fields}
+        (tmp_path / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr(sys, "argv", ["solvers", str(tmp_path), *more])
+    with pytest.raises(SystemExit) as stopped:
+        solvers.main()
+    assert stopped.value.code == 2 and sentence in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Solvers and numbers of steps: what they change in the networks of a finished retrieval run.
 
     python -m experiments.retrieval --workdir=WORKDIR
-    python -m benchmarks.solvers WORKDIR --networks=50
+    python -m experiments.retrieval.solvers WORKDIR --networks=50
 
 Every setting starts from the same noise and is shown the same support draws. Accuracy is on the
 validation images, which no network of the zoos was trained on and from which the supports come: a
@@ -12,7 +12,6 @@ distance between two of its networks. The reference solves to a tolerance of 1e-
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 from types import SimpleNamespace
@@ -20,6 +19,24 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from scipy.spatial.distance import pdist
+
+from configs.retrieval import get_config
+from experiments import command
+from experiments.command import fields_of
+from experiments.designs import latents_of
+from experiments.retrieval import designs
+from experiments.retrieval.conditions import learn_to_see, show
+from experiments.retrieval.samples import draw_counted
+from experiments.retrieval.zoos import align, read_data
+from experiments.runs import load
+from experiments.stages import Stages
+from flown_jax.errors import UserError
+from flown_jax.evaluation.classification import accuracy
+from flown_jax.evaluation.networks import log_probabilities
+from flown_jax.networks.space import OfSet
+from flown_jax.training.fingerprints import plain_values
+from flown_jax.training.workdir import Workdir
 
 SETTINGS: tuple[tuple[str, int], ...] = (
     *(("euler", steps) for steps in (1, 2, 5, 10, 30, 100)),
@@ -35,16 +52,6 @@ def measured(workdir: pathlib.Path, networks: int) -> list[dict[str, Any]]:
     Args:
       workdir: of a finished run of `experiments.retrieval`. networks: of each set and setting.
     """
-    from experiments.designs import latents_of
-    from experiments.retrieval import designs
-    from experiments.retrieval.conditions import learn_to_see, show
-    from experiments.retrieval.samples import draw_counted
-    from experiments.retrieval.zoos import align, read_data
-    from experiments.stages import Stages
-    from flown_jax.networks.space import OfSet
-    from flown_jax.training.fingerprints import plain_values
-    from flown_jax.training.workdir import Workdir
-
     config = _stored(workdir)
     with Workdir(workdir, plain_values(config)) as work:
         stages = Stages(work, share=config.share)
@@ -66,9 +73,6 @@ def measured(workdir: pathlib.Path, networks: int) -> list[dict[str, Any]]:
 
 def _stored(workdir: pathlib.Path) -> ConfigDict:
     """The config of a run."""
-    from configs.retrieval import get_config
-    from experiments.command import fields_of
-
     values = json.loads((workdir / "config.json").read_text())
     config = get_config(values["variant"].split("-try")[0])
     config.unlock()
@@ -82,9 +86,6 @@ def _stored(workdir: pathlib.Path) -> ConfigDict:
 
 
 def _rows(name: str, spec: Any, shown: Any, found: dict[tuple[str, int], Any]) -> list[dict]:
-    from flown_jax.evaluation.classification import accuracy
-    from flown_jax.evaluation.networks import log_probabilities
-
     reference = found[REFERENCE][0]
     unit, rows = _apart(reference), []
     for (solver, steps), (weights, nfe) in found.items():
@@ -108,8 +109,6 @@ def _rows(name: str, spec: Any, shown: Any, found: dict[tuple[str, int], Any]) -
 
 def _apart(weights: np.ndarray) -> float:
     """Mean distance between two of the networks."""
-    from scipy.spatial.distance import pdist
-
     return float(pdist(weights.astype(np.float64)).mean())
 
 
@@ -131,11 +130,16 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.solvers", description=__doc__)
+    parser = command.Parser("experiments.retrieval.solvers", __doc__)
     parser.add_argument("workdir", type=pathlib.Path)
     parser.add_argument("--networks", type=int, default=50)
-    given = parser.parse_args()
-    print(table(measured(given.workdir, given.networks)))
+    with command.one_sentence():
+        given = parser.parse_args()
+        if load(given.workdir)["experiment"] != "retrieval":
+            raise UserError(f"{given.workdir} holds no run of experiments.retrieval.")
+        if given.networks < 2:
+            raise UserError(f"--networks={given.networks}: 2 or more are wanted.")
+        print(table(measured(given.workdir, given.networks)))
 
 
 if __name__ == "__main__":
