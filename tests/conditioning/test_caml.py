@@ -7,8 +7,6 @@ import pytest
 
 from flown_jax.conditioning import CAML
 
-pytestmark = pytest.mark.fast
-
 WAY, SHOT, QUERIES, WIDTH = 4, 2, 5, 12
 
 

@@ -19,8 +19,6 @@ from flown_jax.torch_import.files import write_state_dict
 from tests.layers.helpers import quick_jit, random_variables
 from tests.torch_import.test_clip_vit import hugging_face
 
-pytestmark = pytest.mark.fast
-
 SIDE = 8
 VIT = {"patch_size": 4, "embed_dim": 8, "depth": 1, "num_heads": 2, "num_classes": 5}
 MODULES = {
@@ -88,6 +86,7 @@ def expected_features(kind, images):
     return centred / deviation * norm["scale"] + norm["bias"]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_are_what_the_classifier_takes(kind):
     made = encoder(kind, mean=MEAN, std=STD)

@@ -17,8 +17,6 @@ from flown_jax.meta_model.latents import (
 from tests.few_shot import small
 from tests.layers.helpers import quick_jit
 
-pytestmark = pytest.mark.fast
-
 LATENTS, FLAT = (small.parts(form).latents for form in ("token", "mlp"))
 encode = quick_jit(LatentSpace.encode)
 
