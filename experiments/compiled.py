@@ -16,6 +16,8 @@ import time
 
 from absl import flags
 
+from flown_jax.errors import UserError
+
 FLAG = "compilation_cache"
 _NONE = "none"
 _DAYS = 30
@@ -28,7 +30,8 @@ def define(values: flags.FlagValues) -> None:
         FLAG,
         None,
         "Folder where compiled programs are kept for the next run; none keeps none. By default a "
-        "folder of the user's cache, or what JAX_COMPILATION_CACHE_DIR says.",
+        "folder of the user's cache, or what JAX_COMPILATION_CACHE_DIR says. With --try_steps, "
+        "which tells seconds of compilation, none is kept.",
         flag_values=values,
     )
 
@@ -40,7 +43,9 @@ def keep(given: str | None = None) -> str | None:
       given: the flag's value.
 
     Returns:
-      The folder; None where none is kept, for one that cannot be written among others.
+      The folder; None where none is kept, as where the user's cache folder cannot be written.
+    Raises:
+      UserError: the folder that the flag names cannot be written.
     """
     import jax
 
@@ -49,7 +54,10 @@ def keep(given: str | None = None) -> str | None:
     if given is None and not folder:
         folder = str(default_folder())
         _clear(pathlib.Path(folder))
-    if folder == _NONE or not _writable(folder):
+    writable = folder != _NONE and _writable(folder)
+    if given not in (None, _NONE) and not writable:
+        raise UserError(f"--{FLAG}={given}: such a folder cannot be made or written.")
+    if not writable:
         jax.config.update("jax_compilation_cache_dir", None)
         return None
     jax.config.update("jax_compilation_cache_dir", folder)

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from experiments import compiled
+from flown_jax.errors import UserError
 from tests.parity.fixtures import ROOT
 
 # A command's way to it, a program, and how many were found and stored.
@@ -62,6 +63,14 @@ def test_a_folder_can_be_named_and_none(tmp_path):
 def test_a_home_that_cannot_be_written_keeps_none(tmp_path):
     (tmp_path / "file").write_text("")
     assert ran(tmp_path / "file")[1:] == ["None", "45.0"]
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", ""])
+def test_a_named_folder_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch, name):
+    (tmp_path / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"^--compilation_cache={name}: such a folder cannot be"):
+        compiled.keep(name)
 
 
 def test_the_old_and_the_many_are_removed(tmp_path, monkeypatch):
